@@ -1,0 +1,1 @@
+"""What every test may use: nothing here patches what is measured."""
