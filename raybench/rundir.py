@@ -1,0 +1,172 @@
+"""The run directory: spool segments written per request, Parquet parts, the manifest, and how to read them back.
+
+A finished request is one CRC'd line in its actor's segment before anything else sees the row; the line is in
+the page cache when `write` returns, so it outlives the process. Everything else is written to a temporary
+name, synced and renamed: a reader finds the old file or the new one, never half of one.
+"""
+
+import contextlib
+import json
+import operator
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raybench.errors import InputError, StorageError
+from raybench.rows import COLUMNS, REQUESTS, Row, requests_table, row_from_values
+
+PARTITIONS = ("experiment", "payload", "load")
+
+_values = operator.attrgetter(*COLUMNS)
+
+
+class Segment:
+    """One actor's spool of one trial: a line a row, appended whole, unbuffered."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise _storage_error(error, path) from None
+
+    def append(self, row: Row) -> None:
+        """Writes one row; StorageError if the disk did not take the whole line."""
+        body = orjson.dumps(_values(row))
+        line = b"%08x %s\n" % (zlib.crc32(body), body)
+        try:
+            written = os.write(self._fd, line)
+        except OSError as error:
+            raise _storage_error(error, self.path) from None
+        if written != len(line):
+            raise StorageError(f"{self.path}: the disk took {written} of {len(line)} bytes; is it full?")
+
+    def sync(self) -> None:
+        """Forces what was appended onto the disk itself."""
+        with contextlib.suppress(OSError):
+            os.fsync(self._fd)
+
+    def close(self) -> None:
+        self.sync()
+        os.close(self._fd)
+
+
+def read_segment(path: Path) -> Iterator[Row]:
+    """The whole rows of a segment, in order; a line cut short by a crash or a full disk is left out."""
+    with path.open("rb") as file:
+        for line in file:
+            crc, _, body = line.rstrip(b"\n").partition(b" ")
+            if line.endswith(b"\n") and len(crc) == 8 and int(crc, 16) == zlib.crc32(body):
+                yield row_from_values(orjson.loads(body))
+
+
+class RunDir:
+    """One run's files; the only place where the two wings meet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> "RunDir":
+        """Makes a new run directory; InputError if the place is taken or cannot be written."""
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise InputError("is not empty", where=str(path), allowed="name a new or empty directory with --out")
+            probe = path / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise InputError(f"cannot be written: {error.strerror}", where=str(path)) from None
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDir":
+        """An existing run directory; InputError if there is no run.json in it."""
+        if not (path / "run.json").is_file():
+            raise InputError("no run.json here", where=str(path), allowed="the directory of a raybench run")
+        return cls(path)
+
+    def manifest(self) -> dict[str, Any]:
+        """run.json as it stands."""
+        manifest: dict[str, Any] = json.loads((self.path / "run.json").read_text("utf-8"))
+        return manifest
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        self.write("run.json", json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+
+    def write(self, name: str, data: bytes) -> Path:
+        """Writes a file of the run whole or not at all."""
+        path = self.path / name
+        with _whole(path) as temporary:
+            temporary.write_bytes(data)
+        return path
+
+    def segment(self, trial_id: str, actor: str) -> Segment:
+        """A new spool segment for one actor of one trial."""
+        return Segment(self.path / "spool" / trial_id / f"{quote(actor, safe='')}.rows")
+
+    def part(self, trial: Mapping[str, Any]) -> Path:
+        """Where the rows of a trial stand once the trial is over."""
+        folders = [f"{key}={quote(str(trial[key]), safe='')}" for key in PARTITIONS]
+        return self.path.joinpath("requests", *folders, f"part-{trial['repeat']:04d}.parquet")
+
+    def write_part(self, trial: Mapping[str, Any], table: pa.Table) -> Path:
+        """Writes the rows of a trial, sorted by `seq`, as its Parquet part; then drops its spool."""
+        path = self.part(trial)
+        order = table.sort_by([("seq", "ascending"), ("attempt", "ascending")]).drop_columns(list(PARTITIONS))
+        with _whole(path) as temporary:
+            pq.write_table(order, temporary, compression="zstd")
+        self._drop_spool(trial["trial_id"])
+        return path
+
+    def requests(self, trial: Mapping[str, Any]) -> pa.Table:
+        """All rows of a trial: its part, or what its spool still holds; an empty table if there are none."""
+        path = self.part(trial)
+        if path.is_file():
+            table = pq.read_table(path, partitioning=None)
+            for key in PARTITIONS:
+                table = table.append_column(key, pa.repeat(pa.scalar(str(trial[key])), len(table)))
+            return table.select(REQUESTS.names).cast(REQUESTS)
+        rows = [row for segment in self.spool(trial["trial_id"]) for row in read_segment(segment)]
+        unique = {(row.seq, row.attempt): row for row in rows}
+        return requests_table(sorted(unique.values(), key=lambda row: (row.seq, row.attempt)))
+
+    def spool(self, trial_id: str) -> Sequence[Path]:
+        """The segments of a trial that have not become its part yet."""
+        return sorted((self.path / "spool" / trial_id).glob("*.rows"))
+
+    def _drop_spool(self, trial_id: str) -> None:
+        for segment in self.spool(trial_id):
+            segment.unlink()
+        for folder in (self.path / "spool" / trial_id, self.path / "spool"):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that becomes it, synced, when the block ends well."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError as error:
+        raise _storage_error(error, path) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _storage_error(error: OSError, path: Path) -> StorageError:
+    return StorageError(f"{path}: {error.strerror or error}")

@@ -1,0 +1,122 @@
+"""What is on disk survives: segments, parts and the manifest."""
+
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raybench.errors import InputError, StorageError
+from raybench.rows import COLUMNS, REQUESTS, Row, requests_table
+from raybench.rundir import RunDir, Segment, read_segment
+
+TRIAL: dict[str, Any] = {
+    "trial_id": "t-1",
+    "experiment": "a/b =é",
+    "payload": "en_1-500",
+    "load": "closed-8",
+    "repeat": 0,
+}
+
+
+def row(seq: int, **changed: Any) -> Row:
+    values: dict[str, Any] = dict.fromkeys(COLUMNS)
+    values |= {k: TRIAL[k] for k in ("trial_id", "experiment", "payload", "load", "repeat")}
+    values |= {"seq": seq, "attempt": 0, "actor": "x-0", "host": "h", "phase": "measure", "planned_ns": seq * 10}
+    values |= {"outcome": "ok", "chunk_ns": [seq, seq + 1], "request_bytes": 4, "response_bytes": 9}
+    return Row(**(values | changed))
+
+
+def test_the_schema_and_the_row_have_the_same_columns_in_the_same_order() -> None:
+    assert tuple(REQUESTS.names) == COLUMNS
+
+
+def test_a_segment_gives_back_the_rows_it_took(tmp_path: Path) -> None:
+    segment = Segment(tmp_path / "s" / "a.rows")
+    rows = [row(n, error_message='naïve \u2028 \x00 "quoted"\n') for n in range(3)]
+    for one in rows:
+        segment.append(one)
+    segment.close()
+    assert list(read_segment(segment.path)) == rows
+
+
+@settings(max_examples=60, deadline=None)
+@given(cut=st.integers(0, 3000))
+def test_a_segment_cut_anywhere_gives_its_whole_lines(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    path = tmp_path_factory.mktemp("cut") / "a.rows"
+    segment = Segment(path)
+    for n in range(5):
+        segment.append(row(n))
+    segment.close()
+    data = path.read_bytes()
+    path.write_bytes(data[:cut])
+    assert [r.seq for r in read_segment(path)] == list(range(data[:cut].count(b"\n")))
+
+
+def test_a_line_whose_crc_is_wrong_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.rows"
+    segment = Segment(path)
+    segment.append(row(0))
+    segment.append(row(1))
+    segment.close()
+    path.write_bytes(path.read_bytes().replace(b'"x-0"', b'"y-0"', 1))
+    assert [r.seq for r in read_segment(path)] == [1]
+    assert zlib.crc32(b"") == 0
+
+
+def test_a_part_reads_back_as_the_table_it_was_and_ends_the_spool(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / "run")
+    segment = run.segment("t-1", "x-0")
+    for n in (1, 0):
+        segment.append(row(n))
+    segment.close()
+    from_spool = run.requests(TRIAL)
+    run.write_part(TRIAL, requests_table([row(1), row(0)]))
+    assert run.requests(TRIAL).equals(from_spool)
+    assert run.spool("t-1") == []
+    assert (run.path / "requests" / "experiment=a%2Fb%20%3D%C3%A9" / "payload=en_1-500" / "load=closed-8").is_dir()
+
+
+def test_rows_that_two_segments_hold_count_once(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / "run")
+    for actor in ("x-0", "x-1"):
+        segment = run.segment("t-1", actor)
+        segment.append(row(7))
+        segment.close()
+    assert run.requests(TRIAL)["seq"].to_pylist() == [7]
+
+
+def test_a_trial_without_files_is_an_empty_table(tmp_path: Path) -> None:
+    assert len(RunDir.create(tmp_path / "run").requests(TRIAL)) == 0
+
+
+def test_a_full_disk_is_a_named_error_and_leaves_no_corrupt_file(tmp_path: Path) -> None:
+    segment = Segment(tmp_path / "a.rows")
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, segment._fd)
+    os.close(full)
+    with pytest.raises(StorageError, match="No space left"):
+        segment.append(row(0))
+    assert list(read_segment(segment.path)) == []
+
+
+def test_a_taken_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is not empty"):
+        RunDir.create(tmp_path)
+
+
+def test_a_directory_without_a_manifest_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no run\.json"):
+        RunDir.open(tmp_path)
+
+
+def test_the_manifest_reads_back_and_is_replaced_whole(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / "run")
+    run.write_manifest({"name": "é", "n": 1})
+    run.write_manifest({"name": "é", "n": 2})
+    assert run.manifest() == {"name": "é", "n": 2}
+    assert [p.name for p in run.path.iterdir()] == ["run.json"]
