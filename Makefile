@@ -1,0 +1,43 @@
+# People and CI share these targets. `make demo` and `make test` need Python 3.11+, pip and make, nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check bench lock clean
+
+demo: .venv/demo  ## install what running needs, then measure two simulated endpoints
+	$(BIN)/raybench run configs/quickstart.yaml
+
+test: check chromium  ## everything: lint, types, every test
+	$(BIN)/pytest
+
+check: .venv/dev  ## the quick half of `make test`: format, lint, types, and the tests that start nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -m "not ray and not browser"
+
+bench: .venv/dev  ## performance figures, each as a ratio against a baseline of the same run
+	$(BIN)/python -m benchmarks
+
+chromium:  ## the browser for the report's tests; Debian's package, installed when missing and possible
+	@command -v chromium >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } \
+	  || echo "NO BROWSER: chromium is missing and could not be installed; the browser tests will be skipped"
+
+.venv/demo: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv/dev: requirements-dev.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@ .venv/demo
+
+lock:  ## choose versions anew; needs uv
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url pyproject.toml requirements-build.in -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url pyproject.toml requirements-build.in --extra dev -c requirements.lock -o requirements-dev.lock
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
