@@ -56,9 +56,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self.selector.now_ns
 
 
-def run_virtually(main: Callable[[Clock], Coroutine[Any, Any, T]]) -> T:
-    """Runs `main(clock)` to its end in virtual time and returns what it returns."""
-    loop = VirtualLoop()
+def run_virtually(main: Callable[[Clock], Coroutine[Any, Any, T]], loop: VirtualLoop | None = None) -> T:
+    """Runs `main(clock)` to its end in virtual time, on `loop` or a new one, and returns what it returns."""
+    loop = loop or VirtualLoop()
     try:
         return loop.run_until_complete(main(loop.now_ns))
     finally:

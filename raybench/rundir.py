@@ -110,6 +110,13 @@ class RunDir:
             temporary.write_bytes(data)
         return path
 
+    def write_table(self, name: str, table: pa.Table) -> Path:
+        """Writes a table of the run as Parquet, whole or not at all."""
+        path = self.path / name
+        with _whole(path) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+        return path
+
     def segment(self, trial_id: str, actor: str) -> Segment:
         """A new spool segment for one actor of one trial."""
         return Segment(self.path / "spool" / trial_id / f"{quote(actor, safe='')}.rows")
@@ -123,8 +130,7 @@ class RunDir:
         """Writes the rows of a trial, sorted by `seq`, as its Parquet part; then drops its spool."""
         path = self.part(trial)
         order = table.sort_by([("seq", "ascending"), ("attempt", "ascending")]).drop_columns(list(PARTITIONS))
-        with _whole(path) as temporary:
-            pq.write_table(order, temporary, compression="zstd")
+        self.write_table(str(path.relative_to(self.path)), order)
         self._drop_spool(trial["trial_id"])
         return path
 

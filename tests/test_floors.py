@@ -11,13 +11,18 @@ FLOORS = [
     ["errors", "rows", "clock"],
     ["load", "client", "payloads", "rundir", "analysis.metrics", "analysis.stats"]
     + ["simulator.engine", "simulator.faults", "simulator.profiles", "simulator.wire", "simulator.auth"],
-    ["analysis", "report", "endpoints", "simulator"],
-    ["yamlfile", "strict"],
+    ["analysis", "endpoints", "simulator"],
+    ["report"],
+    ["yamlfile"],
+    ["strict"],
+    ["specs", "loads"],
     ["config"],
     ["plan"],
     ["cluster"],
+    ["manifest", "targets"],
     ["run"],
-    ["cli", "__main__"],
+    ["cli"],
+    ["__main__"],
 ]
 """Lowest first; a room may import rooms of lower floors, and its own."""
 

@@ -7,7 +7,6 @@ class knows nothing of Ray; `fleet.py` makes actors of it.
 
 import asyncio
 import gc
-import hashlib
 import os
 import resource
 import socket
@@ -17,22 +16,19 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import uvloop
 
-from raybench.client import dialects
 from raybench.client.http import Reply
 from raybench.client.sagemaker import SageMakerClient
 from raybench.client.target import Target
-from raybench.clock import NS_PER_S, monotonic_ns
+from raybench.clock import monotonic_ns
+from raybench.cluster.part import Part, request
+from raybench.cluster.part import Post as Post
 from raybench.errors import EndpointError
-from raybench.load.arrivals import Closed, Offsets, stripe
-from raybench.load.arrivals import share as part_of
-from raybench.load.attack import Attack, Identity, Span
-from raybench.payloads.pool import order
+from raybench.load.attack import Attack
 from raybench.plan import Trial
 from raybench.rows import REQUESTS, Exchange, Outcome, Prompt, Request, Row, requests_table
 from raybench.rundir import RunDir, Segment
@@ -40,31 +36,9 @@ from raybench.rundir import RunDir, Segment
 FLUSH_S = 0.5
 SLICE_ROWS = 256
 SWITCH_INTERVAL_S = 0.0005
-OPEN_CONNECTIONS = 64
-"""Opened ahead for an open load that has no bound of its own."""
 LAG_PROBE_S = 0.02
 ABOUT = ("actor", "cpu_s", "lag_p99_ms", "lag_max_ms")
 """What an actor says of itself after a trial: its CPU time, and how late its event loop woke up."""
-
-TAIL_NS = 600 * NS_PER_S
-"""How much longer than the measuring window an open load goes on at most, while measured requests are in flight."""
-
-
-@dataclass(frozen=True, slots=True)
-class Post:
-    """Where an actor stands: its endpoint, how to speak to it, and which of the endpoint's `actors` it is."""
-
-    experiment: str
-    index: int
-    actors: int
-    target: Target
-    parameters: dict[str, Any]
-    run_dir: Path
-    keep_text: bool = False
-
-    @property
-    def name(self) -> str:
-        return f"{self.experiment}-{self.index}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +84,7 @@ class LoadActor:
 
     def connect(self, trial: Trial) -> None:
         """Opens the keep-alive connections that its part of the trial needs; EndpointError if they are not taken."""
-        connections = part_of(trial.max_in_flight or OPEN_CONNECTIONS, self.post.index, self.post.actors)
+        connections = Part(trial, self.post, 0).connections
         asyncio.run_coroutine_threadsafe(self._client.open(connections), self._loop).result()
 
     def play(self, share: Share) -> Iterator[pa.Table]:
@@ -146,60 +120,26 @@ class LoadActor:
         asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result(timeout=5)
 
     async def _play(self, share: Share, segment: Segment, lag_ns: list[int]) -> None:
-        post, trial = self.post, share.trial
-        pool = self._requests[trial.payload]
-        turns = order(len(pool), share.seed, trial.cell, post.index, post.actors)
-        span = _span(trial, post)
+        part = Part(share.trial, self.post, share.seed)
+        pool = self._requests[share.trial.payload]
 
         def write(row: Row) -> None:
             segment.append(row)
             self._rows.append(row)
 
-        self._attack = attack = Attack(
-            self._client,
-            (pool[turn] for turn in turns),
-            span,
-            self._identity(trial),
-            t0_ns=monotonic_ns() + share.t0_wall_ns - time.time_ns(),
-            clock=monotonic_ns,
-            write=write,
-        )
+        t0_ns = monotonic_ns() + share.t0_wall_ns - time.time_ns()
+        attack = part.attack(self._client, pool, self.host, t0_ns=t0_ns, clock=monotonic_ns, write=write)
+        self._attack = attack
         probe = asyncio.create_task(_probe_lag(lag_ns))
         try:
-            if isinstance(trial.load, Closed):
-                slots = part_of(trial.load.concurrency, post.index, post.actors)
-                await attack.closed(slots, trial.load.think_time_ns)
-            else:
-                await attack.open(_offsets(trial, post), _part(trial.max_in_flight, post))
+            await part.play(attack)
         finally:
             probe.cancel()
-
-    def _identity(self, trial: Trial) -> Identity:
-        post = self.post
-        return Identity(
-            trial_id=trial.trial_id,
-            repeat=trial.repeat,
-            experiment=trial.experiment,
-            payload=trial.payload,
-            load=trial.load.label,
-            actor=post.name,
-            host=self.host,
-            index=post.index,
-            actors=post.actors,
-            keep_text=post.keep_text,
-        )
 
     def _take(self) -> pa.Table:
         rows = [self._rows.popleft() for _ in range(len(self._rows))]
         slices = [requests_table(rows[at : at + SLICE_ROWS]) for at in range(0, len(rows), SLICE_ROWS)]
         return pa.concat_tables(slices) if slices else REQUESTS.empty_table()
-
-
-def request(target: Target, parameters: Mapping[str, Any], prompt: Prompt) -> Request:
-    """A prompt as the body that the endpoint's dialect wants."""
-    body = dialects.body(target.dialect, prompt.text, parameters, target.streams)
-    digest = hashlib.blake2b(body, digest_size=8).hexdigest()
-    return Request(body, digest, prompt, dialects.max_tokens(parameters))
 
 
 def preflight(target: Target, parameters: Mapping[str, Any], prompt: Prompt) -> None:
@@ -218,28 +158,6 @@ async def _ask(target: Target, request: Request) -> Exchange:
         return await client.read(request, await client.send(request))
     finally:
         await client.close()
-
-
-def _span(trial: Trial, post: Post) -> Span:
-    """When this actor measures; a number of requests is dealt out among the actors."""
-    duration_ns = None if trial.duration_s is None else round(trial.duration_s * NS_PER_S)
-    return Span(round(trial.warmup_s * NS_PER_S), duration_ns, _part(trial.requests, post))
-
-
-def _part(total: int | None, post: Post) -> int | None:
-    return None if total is None else part_of(total, post.index, post.actors)
-
-
-def _offsets(trial: Trial, post: Post) -> Offsets:
-    """This actor's arrivals: the trial's own, then as many as it may take to hold the load until it ends."""
-    load, warmup_ns = trial.load, round(trial.warmup_s * NS_PER_S)
-    assert not isinstance(load, Closed)
-    if trial.duration_s is not None:
-        end_ns = warmup_ns + round(trial.duration_s * NS_PER_S)
-    else:
-        before = len(load.offsets_ns(trial.seed, duration_ns=warmup_ns))
-        end_ns = int(load.offsets_ns(trial.seed, count=before + (trial.requests or 0))[-1])
-    return stripe(load.offsets_ns(trial.seed, duration_ns=end_ns + TAIL_NS), post.index, post.actors)
 
 
 def _wait(future: Any, seconds: float) -> None:

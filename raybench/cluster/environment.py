@@ -5,22 +5,25 @@ import secrets
 from pathlib import Path
 
 SETTINGS = {
-    "RAY_AUTH_MODE": "token",
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
 }
-"""Workers at nice 0 (Ray's own 15 adds milliseconds to every stamp), token authentication, no telemetry."""
+"""Workers at nice 0 (Ray's own 15 adds milliseconds to every stamp), and no telemetry."""
+
+AUTH_MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
-def prepare(local: bool) -> None:
-    """Sets what is not set yet; a local cluster gets a token of its own, kept in this process' environment."""
+def prepare(*, local: bool) -> None:
+    """Sets what is not set yet; a local cluster asks for a token, which only this process and its children know."""
     for key, value in SETTINGS.items():
         os.environ.setdefault(key, value)
     if local and not _has_token():
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        os.environ[TOKEN] = secrets.token_hex(32)
+    if _has_token():
+        os.environ.setdefault(AUTH_MODE, "token")
 
 
 def _has_token() -> bool:
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
-    return "RAY_AUTH_TOKEN" in os.environ or path.is_file()
+    path = Path(os.environ.get(TOKEN_PATH, Path.home() / ".ray" / "auth_token"))
+    return TOKEN in os.environ or path.is_file()

@@ -3,23 +3,28 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from random import Random
-from time import monotonic_ns
 from typing import Protocol
 
 import orjson
 
+from raybench.clock import Clock
 from raybench.rows import Outcome
 from raybench.simulator import wire
 from raybench.simulator.dialects import Voice
 from raybench.simulator.faults import Fault
 from raybench.simulator.truth import Record
 
+TIMER_GRAIN_S = 0.001
+
 Part = tuple[bytes, int]
 """Bytes that travel together, and how many tokens are complete once they have arrived."""
 
 
 class Line(Protocol):
-    """The connection a reply goes out on."""
+    """The connection a reply goes out on, and the clock of its service."""
+
+    @property
+    def clock(self) -> Clock: ...
 
     def write(self, data: bytes) -> None: ...
 
@@ -49,10 +54,10 @@ class Call:
         self.failure = failure
         self.made = 0
         self.over = False
-        self.cap: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def started(self) -> None:
-        self.record.started_ns = monotonic_ns()
+        self.record.started_ns = self.line.clock()
 
     def produced(self, tokens: int) -> None:
         raise NotImplementedError
@@ -61,6 +66,14 @@ class Call:
         """The cap is reached; the engine goes on."""
         raise NotImplementedError
 
+    def limit(self, cap_s: float) -> None:
+        """Lets the call expire `cap_s` after its arrival; a timer alone is early by the age of the loop's time."""
+        left_s = cap_s - (self.line.clock() - self.record.arrived_ns) / 1e9
+        if left_s > 0:
+            self._timer = asyncio.get_running_loop().call_later(left_s + TIMER_GRAIN_S, self.limit, cap_s)
+        else:
+            self.expire()
+
     def gone(self) -> None:
         """The caller hung up."""
         if not self.over:
@@ -68,20 +81,21 @@ class Call:
 
     def end(self, outcome: Outcome, ended_ns: int | None = None) -> None:
         """Makes the record final; what is still to be written is written after."""
-        self.over = True
-        if self.cap is not None:
-            self.cap.cancel()
+        self._close()
         record = self.record
-        record.ended_ns = ended_ns or monotonic_ns()
+        record.ended_ns = ended_ns or self.line.clock()
         record.outcome = outcome
         record.completion_tokens = sum(tokens for _, tokens in record.chunks)
         self.line.finished(record)
 
+    def _close(self) -> None:
+        self.over = True
+        if self._timer is not None:
+            self._timer.cancel()
+
     def refuse(self, error: wire.ServiceError) -> None:
         """Ends the call with an error instead of a reply."""
-        self.over = True
-        if self.cap is not None:
-            self.cap.cancel()
+        self._close()
         self.line.answer(self.record, error)
 
 
@@ -123,7 +137,7 @@ class Unary(Call):
             length = len(body)
         packet = wire.head(200, self.headers, length) + body
         self.record.status = 200
-        now = monotonic_ns()
+        now = self.line.clock()
         if outcome is Outcome.OK:
             self.record.chunks.append((now, self.total))
         self.end(outcome, now)
@@ -211,7 +225,7 @@ class Stream(Call):
         if last:
             packets[-1] += wire.LAST_CHUNK
         chunks = self.record.chunks
-        now = monotonic_ns()
+        now = self.line.clock()
         for _, tokens in parts:
             if tokens:
                 chunks.append((now, tokens))

@@ -1,7 +1,6 @@
 """One keep-alive HTTP/1.1 connection of a caller: httptools reads requests, replies go out in SageMaker's shape."""
 
 import asyncio
-import time
 from collections import deque
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -10,6 +9,7 @@ from typing import Protocol, cast
 
 import httptools
 
+from raybench.clock import Clock
 from raybench.rows import Outcome
 from raybench.simulator import wire
 from raybench.simulator.call import Call
@@ -35,6 +35,7 @@ class Host(Protocol):
     """What a connection serves: it is told of each request, and of each that has ended."""
 
     connections: "set[Connection]"
+    clock: Clock
 
     def handle(self, connection: "Connection", request: HttpRequest) -> None: ...
 
@@ -56,6 +57,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, host: Host, number: int) -> None:
         self._host = host
+        self.clock = host.clock
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._request = HttpRequest()
@@ -80,7 +82,7 @@ class Connection(asyncio.Protocol):
             self.call.gone()
 
     def data_received(self, data: bytes) -> None:
-        self._received_ns = time.monotonic_ns()
+        self._received_ns = self.clock()
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -149,7 +151,7 @@ class Connection(asyncio.Protocol):
         ]
         record.status = error.status
         record.outcome = _outcome(error)
-        record.ended_ns = time.monotonic_ns()
+        record.ended_ns = self.clock()
         self.finished(record)
         self.write(wire.head(error.status, headers, len(body)) + body)
 

@@ -1,7 +1,8 @@
 """How containers talk: what a body asks for, and the bytes of the reply, whole or token by token.
 
 TGI answers `inputs` with a list, or SSE records without a space after `data:`; LMI with an object, or JSON lines of
-which the last has no newline; OpenAI chat with `choices` and `usage`, or SSE that ends with `[DONE]`.
+which the last has no newline; JumpStart's older Llama containers stream lists of words and count nothing; OpenAI chat
+has `choices` and `usage`, or SSE that ends with `[DONE]`.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +24,8 @@ class UnprocessableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What one body asks for; `max_tokens` None leaves the length to the model."""
+    """What one body asks for; `max_tokens` None leaves the length to the model. `stream` says that the reply may be
+    streamed, which the route then decides: JumpStart's older containers do not ask the body."""
 
     dialect: str
     prompt: str
@@ -36,7 +38,7 @@ class Ask:
 
 
 def ask_of(body: bytes, dialect: str, echo: bool = False) -> Ask:
-    """The meaning of a body: `messages` is OpenAI chat, `inputs` the endpoint's own `dialect` (tgi or lmi).
+    """The meaning of a body: `messages` is OpenAI chat, `inputs` the endpoint's own `dialect`.
 
     `echo` puts the prompt before every completion, asked for (`return_full_text`) or not.
     """
@@ -48,6 +50,8 @@ def ask_of(body: bytes, dialect: str, echo: bool = False) -> Ask:
         raise UnprocessableError("Failed to deserialize the JSON body: expected an object")
     if "messages" in fields:
         return _chat(fields)
+    if dialect == "openai":
+        raise UnprocessableError("messages: field required")
     prompt, parameters = fields.get("inputs"), fields.get("parameters") or {}
     if not isinstance(prompt, str) or not isinstance(parameters, dict):
         raise UnprocessableError("Failed to deserialize the JSON body into the target type: missing field `inputs`")
@@ -55,7 +59,7 @@ def ask_of(body: bytes, dialect: str, echo: bool = False) -> Ask:
         dialect,
         prompt,
         _positive(parameters.get("max_new_tokens"), "max_new_tokens"),
-        stream=fields.get("stream") is True,
+        stream=fields.get("stream") is True or dialect == "jumpstart",
         details=parameters.get("details") is True,
         echo=echo or parameters.get("return_full_text") is True,
     )
@@ -214,6 +218,27 @@ class Lmi:
 
 
 @dataclass(frozen=True, slots=True)
+class JumpStart:
+    """JumpStart's older Llama containers, which count nothing and mark no end."""
+
+    completion: Completion
+    content_type: str = "application/json"
+    stream_type: str = "application/jsonlines"
+
+    def opening(self) -> bytes:
+        return b""
+
+    def record(self, index: int) -> bytes:
+        return b'{"outputs":["%b"]}\n' % self.completion.word(index).encode()
+
+    def ending(self) -> bytes:
+        return self.record(self.completion.total - 1)
+
+    def whole(self) -> bytes:
+        return orjson.dumps([{"generated_text": self.completion.text()}])
+
+
+@dataclass(frozen=True, slots=True)
 class OpenAi:
     """OpenAI chat completions, as vLLM and SGLang serve them."""
 
@@ -267,4 +292,4 @@ def _sse(record: dict[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(record) + b"\n\n"
 
 
-VOICES: dict[str, Callable[[Completion], Voice]] = {"tgi": Tgi, "lmi": Lmi, "openai": OpenAi}
+VOICES: dict[str, Callable[[Completion], Voice]] = {"tgi": Tgi, "lmi": Lmi, "jumpstart": JumpStart, "openai": OpenAi}

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import uvloop
 
-from raybench.errors import InputError, RaybenchError, StorageError
+from raybench.errors import InfrastructureError, InputError, RaybenchError
 from raybench.simulator.auth import Credentials
 from raybench.simulator.faults import Faults
 from raybench.simulator.profiles import profile
@@ -73,7 +73,7 @@ async def _run(setup: Setup, announce: Callable[[Running], None], *, until_eof: 
     try:
         running = await serve(setup.endpoints, credentials=setup.credentials, port=setup.port, truth=setup.truth)
     except OSError as error:
-        raise StorageError(f"the simulator cannot start: {error}") from None
+        raise InfrastructureError(f"the simulator cannot start: {error}") from None
     gc.freeze()
     announce(running)
     await stop.wait()

@@ -4,16 +4,20 @@ The two Llama-2-70b profiles are four-parameter fits to the nine (p4d) and seven
 benchmark report: interpolation between those points, not physics.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from raybench.errors import InputError
 
+DIALECTS = ("tgi", "lmi", "jumpstart", "openai")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """What all profiles share: `tokens` is the natural length of a completion, `jitter` the relative standard
-    deviation of each step's time, `dialect` (tgi, lmi) answers bodies with `inputs`."""
+    deviation of each step's time, `dialect` (tgi, lmi, jumpstart) answers bodies with `inputs`."""
 
     name: str
     tokens: int
@@ -27,10 +31,9 @@ class Profile:
     stream_cap_s: float = 480.0
 
     def __post_init__(self) -> None:
-        if self.tokens < 1 or self.tokens_per_chunk < 1:
-            raise InputError("must be at least 1", key=f"{self.name}.tokens")
-        if self.dialect not in ("tgi", "lmi"):
-            raise InputError(f"unknown dialect {self.dialect}", key=f"{self.name}.dialect", allowed="tgi, lmi")
+        for name, kind in _KINDS.items():
+            if hasattr(self, name) and not (name == "context_tokens" and self.context_tokens is None):
+                kind(f"{self.name}.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,31 @@ class Batching(Profile):
     def step_s(self, sequences: int) -> float:
         """Seconds to make one token for each of `sequences`."""
         return (self.step_ms + self.sequence_ms * sequences) / 1e3
+
+
+def _number(key: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise InputError(f"wrong value {value!r}", key=key, allowed="a number, at least 0")
+
+
+def _count(key: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"wrong value {value!r}", key=key, allowed="a whole number, at least 1")
+
+
+def _dialect(key: str, value: Any) -> None:
+    if value not in DIALECTS:
+        raise InputError(f"wrong value {value!r}", key=key, allowed=", ".join(DIALECTS))
+
+
+_NUMBERS = ("jitter", "unary_cap_s", "stream_cap_s", "ttft_s", "itl_s", "waiting_ratio")
+_MILLISECONDS = ("prefill_ms", "prefill_ms2", "step_ms", "sequence_ms")
+_COUNTS = ("tokens", "tokens_per_chunk", "context_tokens", "prefill_limit_tokens", "kv_limit_tokens")
+_KINDS: dict[str, Callable[[str, Any], None]] = {
+    **dict.fromkeys((*_NUMBERS, *_MILLISECONDS), _number),
+    **dict.fromkeys((*_COUNTS, "steps_before_prefill"), _count),
+    "dialect": _dialect,
+}
 
 
 PROFILES: dict[str, Profile] = {

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import orjson
 
+from raybench.clock import NS_PER_S, Clock, monotonic_ns
 from raybench.payloads.tokens import estimate_tokens
 from raybench.simulator import dialects, wire
 from raybench.simulator.auth import Credentials, RefusedError, verify_bearer, verify_signature
@@ -59,8 +60,16 @@ class Endpoint:
 class Service:
     """Everything the connections share: endpoints, credentials, the agenda, the truth log, and counts."""
 
-    def __init__(self, endpoints: Mapping[str, EndpointSpec], credentials: Credentials, truth: TruthLog) -> None:
-        self.agenda = Agenda(time.monotonic, GRAIN_S)
+    def __init__(
+        self,
+        endpoints: Mapping[str, EndpointSpec],
+        credentials: Credentials,
+        truth: TruthLog,
+        clock: Clock = monotonic_ns,
+        grain_s: float = GRAIN_S,
+    ) -> None:
+        self.clock = clock
+        self.agenda = Agenda(lambda: clock() / NS_PER_S, grain_s)
         self.endpoints = {name: Endpoint(name, spec, self.agenda) for name, spec in endpoints.items()}
         self.credentials = credentials
         self.truth = truth
@@ -173,7 +182,7 @@ class Service:
             call = Unary(connection, record, voice, total, failure, fault, headers)
             cap_s = profile.unary_cap_s
         connection.call = call
-        call.cap = asyncio.get_running_loop().call_later(cap_s, call.expire)
+        call.limit(cap_s)
         endpoint.engine.submit(completion.prompt_tokens, total, call)
 
 
@@ -254,9 +263,14 @@ async def serve(
     credentials: Credentials,
     port: int = 0,
     truth: Path | None = None,
+    clock: Clock = monotonic_ns,
+    grain_s: float = GRAIN_S,
 ) -> Running:
-    """Starts the service on 127.0.0.1 (port 0: any free one); never on another address."""
-    service = Service(endpoints, credentials, TruthLog(truth))
+    """Starts the service on 127.0.0.1 (port 0: any free one); never on another address.
+
+    `clock` stamps and paces it; `grain_s` is the resolution of the running loop's timers, 0 in virtual time.
+    """
+    service = Service(endpoints, credentials, TruthLog(truth), clock, grain_s)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(service.connect, HOST, port, backlog=1024)
     return Running(server, service)

@@ -1,0 +1,87 @@
+"""The verbs: parse, call, print. Each verb imports its room when it is called, so that `--help` is instant."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raybench import __version__
+from raybench.errors import RaybenchError
+
+app = typer.Typer(
+    help="Load-tests foundation-model endpoints on SageMaker: which is cheapest inside your latency budget, and can "
+    "you trust the number?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML config file.", show_default=False)]
+RunDirectory = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The directory of a run.", show_default=False)]
+Out = Annotated[Path | None, typer.Option(help="Run directory to make; default runs/NAME-TIME.", show_default=False)]
+
+
+@app.command()
+def run(
+    config: ConfigFile,
+    out: Out = None,
+    address: Annotated[str, typer.Option(help="Ray cluster: local, auto, or HOST:PORT.")] = "local",
+) -> None:
+    """Measure what CONFIG asks for and report."""
+    from raybench.cluster.monitor import Screen
+    from raybench.config import load_config
+    from raybench.run import run as play
+
+    play(load_config(config), out, address, Screen())
+
+
+@app.command()
+def plan(
+    config: ConfigFile,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Validate CONFIG and print its trials, their time and their cost; touch nothing."""
+    from raybench.config import load_config
+    from raybench.plan import as_dict, matrix
+    from raybench.plan import plan as make
+
+    planned = make(load_config(config))
+    print(json.dumps(as_dict(planned), indent=1) if as_json else matrix(planned))
+
+
+@app.command()
+def report(run_dir: RunDirectory) -> None:
+    """Rebuild trials.parquet, report.html and report.md of RUN_DIR from its rows."""
+    from raybench.cluster.monitor import Screen
+    from raybench.run import report as rebuild
+
+    rebuild(run_dir, Screen())
+
+
+@app.command()
+def simulate(
+    profile: Annotated[str, typer.Argument(help="fixed, llama2-70b-g5-tgi or llama2-70b-p4d-tgi.")] = "fixed",
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 0,
+) -> None:
+    """Serve a local endpoint that speaks the SageMaker Runtime API, until interrupted."""
+    from raybench.simulator.launch import simulate as serve
+
+    serve(profile, port)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def main() -> None:
+    """Runs a verb; a failure of ours is one line and its exit code, never a traceback."""
+    try:
+        app()
+    except RaybenchError as error:
+        print(f"raybench: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

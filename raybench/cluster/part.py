@@ -1,0 +1,126 @@
+"""What one actor plays of one trial: its slots or arrivals, its prompts, its rows; on any loop and any clock."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raybench.client import dialects
+from raybench.client.http import Reply
+from raybench.client.sagemaker import SageMakerClient
+from raybench.client.target import Target
+from raybench.clock import NS_PER_S, Clock
+from raybench.load.arrivals import Closed, Offsets, stripe
+from raybench.load.arrivals import share as part_of
+from raybench.load.attack import Attack, Identity, Span
+from raybench.payloads.pool import order
+from raybench.plan import Trial
+from raybench.rows import Prompt, Request, Row
+
+OPEN_CONNECTIONS = 64
+"""Opened ahead for an open load that has no bound of its own."""
+
+TAIL_NS = 600 * NS_PER_S
+"""How much longer than the measuring window an open load goes on at most, while measured requests are in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Where an actor stands: its endpoint, how to speak to it, and which of the endpoint's `actors` it is."""
+
+    experiment: str
+    index: int
+    actors: int
+    target: Target
+    parameters: dict[str, Any]
+    run_dir: Path
+    keep_text: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.experiment}-{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The part of `trial` that falls to `post`; `seed` draws the prompts."""
+
+    trial: Trial
+    post: Post
+    seed: int
+
+    @property
+    def connections(self) -> int:
+        """How many to open before T0."""
+        return self._of(self.trial.max_in_flight or OPEN_CONNECTIONS)
+
+    def attack(
+        self,
+        client: SageMakerClient,
+        pool: Sequence[Request],
+        host: str,
+        *,
+        t0_ns: int,
+        clock: Clock,
+        write: Callable[[Row], None],
+    ) -> Attack[Reply]:
+        """The load loop, ready for `play`."""
+        turns = order(len(pool), self.seed, self.trial.cell, self.post.index, self.post.actors)
+        requests = (pool[turn] for turn in turns)
+        identity = self._identity(host)
+        return Attack(client, requests, self._span(), identity, t0_ns=t0_ns, clock=clock, write=write)
+
+    async def play(self, attack: Attack[Reply]) -> None:
+        """Runs the trial's load through the loop to its end."""
+        load = self.trial.load
+        if isinstance(load, Closed):
+            await attack.closed(self._of(load.concurrency), load.think_time_ns)
+        else:
+            most = self.trial.max_in_flight
+            await attack.open(self._offsets(), None if most is None else self._of(most))
+
+    def _of(self, total: int) -> int:
+        return part_of(total, self.post.index, self.post.actors)
+
+    def _span(self) -> Span:
+        """When this actor measures; a number of requests is dealt out among the actors."""
+        trial = self.trial
+        duration_ns = None if trial.duration_s is None else round(trial.duration_s * NS_PER_S)
+        requests = None if trial.requests is None else self._of(trial.requests)
+        return Span(round(trial.warmup_s * NS_PER_S), duration_ns, requests)
+
+    def _offsets(self) -> Offsets:
+        """This actor's arrivals: the trial's own, then as many as it may take to hold the load until it ends."""
+        trial, load = self.trial, self.trial.load
+        assert not isinstance(load, Closed)
+        warmup_ns = round(trial.warmup_s * NS_PER_S)
+        if trial.duration_s is not None:
+            end_ns = warmup_ns + round(trial.duration_s * NS_PER_S)
+        else:
+            before = len(load.offsets_ns(trial.seed, duration_ns=warmup_ns))
+            end_ns = int(load.offsets_ns(trial.seed, count=before + (trial.requests or 0))[-1])
+        arrivals = load.offsets_ns(trial.seed, duration_ns=end_ns + TAIL_NS)
+        return stripe(arrivals, self.post.index, self.post.actors)
+
+    def _identity(self, host: str) -> Identity:
+        trial, post = self.trial, self.post
+        return Identity(
+            trial_id=trial.trial_id,
+            repeat=trial.repeat,
+            experiment=trial.experiment,
+            payload=trial.payload,
+            load=trial.load.label,
+            actor=post.name,
+            host=host,
+            index=post.index,
+            actors=post.actors,
+            keep_text=post.keep_text,
+        )
+
+
+def request(target: Target, parameters: Mapping[str, Any], prompt: Prompt) -> Request:
+    """A prompt as the body that the endpoint's dialect wants."""
+    body = dialects.body(target.dialect, prompt.text, parameters, target.streams)
+    digest = hashlib.blake2b(body, digest_size=8).hexdigest()
+    return Request(body, digest, prompt, dialects.max_tokens(parameters))

@@ -1,0 +1,128 @@
+"""How requests arrive, as the config file says it: each entry makes the load objects that are played."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from raybench.load.arrivals import (
+    MAX_CONCURRENCY,
+    MAX_RATE,
+    Closed,
+    Constant,
+    Gamma,
+    Load,
+    Poisson,
+    Ramp,
+    Replay,
+)
+from raybench.strict import Distinct, File, Model, OneOrMore, Seconds, wrong
+
+Rate = Annotated[float, Field(gt=0, le=MAX_RATE)]
+Concurrency = Annotated[int, Field(ge=1, le=MAX_CONCURRENCY)]
+
+
+class LoadModel(Model):
+    """What every way of loading has: how long or how many, after which warm-up, and for whom (all by default)."""
+
+    duration_s: Seconds | None = Field(default=None, alias="duration", gt=0, le=7 * 86400)
+    requests: int | None = Field(default=None, ge=1, le=100_000_000)
+    warmup_s: Seconds = Field(default=0.0, alias="warmup", ge=0, le=86400)
+    payloads: Annotated[tuple[str, ...], OneOrMore, Distinct] | None = None
+    experiments: Annotated[tuple[str, ...], OneOrMore, Distinct] | None = None
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if (self.duration_s is None) == (self.requests is None):
+            problem = "neither duration nor requests is given" if self.requests is None else "it would end twice"
+            raise wrong(problem, "exactly one of duration and requests")
+        return self
+
+
+class ClosedLoad(LoadModel):
+    """So many requests in flight, always; a slot waits `think_time` before it is filled again."""
+
+    kind: Literal["closed"]
+    concurrency: Annotated[tuple[Concurrency, ...], OneOrMore, Distinct]
+    think_time_s: Seconds = Field(default=0.0, alias="think_time", ge=0, le=3600)
+
+    def arrivals(self) -> Iterator[Load]:
+        """One load for each concurrency."""
+        return (Closed(slots, self.think_time_s) for slots in self.concurrency)
+
+
+class OpenLoad(LoadModel):
+    """Requests that arrive whether or not earlier ones are done; above `max_in_flight` they are not sent."""
+
+    max_in_flight: Concurrency | None = None
+
+
+class ConstantLoad(OpenLoad):
+    """Requests at equal intervals, `rate` a second."""
+
+    kind: Literal["constant"]
+    rate: Annotated[tuple[Rate, ...], OneOrMore, Distinct]
+
+    def arrivals(self) -> Iterator[Load]:
+        """One load for each rate."""
+        return (Constant(rate, self.max_in_flight) for rate in self.rate)
+
+
+class PoissonLoad(OpenLoad):
+    """Requests at random instants, `rate` a second on average."""
+
+    kind: Literal["poisson"]
+    rate: Annotated[tuple[Rate, ...], OneOrMore, Distinct]
+
+    def arrivals(self) -> Iterator[Load]:
+        """One load for each rate."""
+        return (Poisson(rate, self.max_in_flight) for rate in self.rate)
+
+
+class GammaLoad(OpenLoad):
+    """Like poisson, but burstier (burstiness < 1) or smoother (> 1)."""
+
+    kind: Literal["gamma"]
+    rate: Annotated[tuple[Rate, ...], OneOrMore, Distinct]
+    burstiness: float = Field(ge=0.01, le=1000)
+
+    def arrivals(self) -> Iterator[Load]:
+        """One load for each rate."""
+        return (Gamma(rate, self.burstiness, self.max_in_flight) for rate in self.rate)
+
+
+class RampLoad(OpenLoad):
+    """Requests whose rate goes evenly, or in `steps`, from one value to another `over` a time, and stays there."""
+
+    kind: Literal["ramp"]
+    start_rate: float = Field(alias="from", ge=0, le=MAX_RATE)
+    end_rate: Rate = Field(alias="to")
+    over_s: Seconds = Field(alias="over", gt=0, le=1e6)
+    steps: int | None = Field(default=None, ge=2, le=1000)
+
+    def arrivals(self) -> Iterator[Load]:
+        """The one ramp."""
+        yield Ramp(self.start_rate, self.end_rate, self.over_s, self.steps, self.max_in_flight)
+
+
+class ReplayLoad(OpenLoad):
+    """Requests at the instants of a recorded trace, or of a `slice` of it, `speed` times as fast."""
+
+    kind: Literal["replay"]
+    trace: File
+    speed: float = Field(default=1.0, ge=1e-3, le=1e6)
+    slice_s: tuple[Seconds, Seconds] | None = Field(default=None, alias="slice")
+
+    def arrivals(self) -> Iterator[Load]:
+        """The one trace."""
+        yield Replay(self.trace, self.speed, self.slice_s, self.max_in_flight)
+
+    @model_validator(mode="after")
+    def _slice_has_a_length(self) -> Self:
+        if self.slice_s and self.slice_s[0] >= self.slice_s[1]:
+            raise wrong("an empty slice", "[from, to) with from < to", "slice")
+        return self
+
+
+LoadSpec = ClosedLoad | ConstantLoad | PoissonLoad | GammaLoad | RampLoad | ReplayLoad
+"""How requests arrive, by `kind`."""

@@ -1,0 +1,108 @@
+"""run.json: what was asked for, with what, and how far it got; the report reads nothing else besides the rows."""
+
+import os
+import platform
+import socket
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from raybench import __version__
+from raybench.config import Config, Experiment, SimulatedEndpoint
+from raybench.payloads.pool import Pool
+from raybench.plan import Plan, Trial
+from raybench.rows import SCHEMA_VERSION
+
+PACKAGES = ("ray", "numpy", "scipy", "pyarrow", "altair", "vl-convert-python", "uvloop", "httptools", "botocore")
+
+Manifest = dict[str, Any]
+
+
+def begin(config: Config, plan: Plan, pools: Mapping[str, Pool], run_id: str) -> Manifest:
+    """The manifest of a run that is about to start."""
+    return {
+        "schema": SCHEMA_VERSION,
+        "raybench": __version__,
+        "name": config.name,
+        "run_id": run_id,
+        "region": config.region,
+        "started_utc": utc(),
+        "finished_utc": None,
+        "state": "running",
+        "simulated": any(simulated(experiment) for experiment in config.experiments),
+        "seed": config.seed,
+        "config_file": config.file.name if config.file else None,
+        "config_text": config.text,
+        "model": config.model,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "hosts": [{"host": socket.gethostname(), "cpus": os.cpu_count()}],
+        "experiments": [_experiment(experiment) for experiment in config.experiments],
+        "payloads": [_payload(config, name, pool) for name, pool in pools.items()],
+        "trials": [_trial(trial) for trial in plan.trials],
+        "criteria": dict(config.criteria.limits),
+        "report": {"payload": config.report.payload},
+        "simulator": None,
+    }
+
+
+def simulated(experiment: Experiment) -> bool:
+    """Whether the endpoint is one of our own making."""
+    return isinstance(experiment.endpoint, SimulatedEndpoint)
+
+
+def utc() -> str:
+    """Now, for people: UTC to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _experiment(experiment: Experiment) -> Manifest:
+    return {
+        "name": experiment.name,
+        "instance_type": experiment.instance_type,
+        "instance_count": experiment.instance_count,
+        "price_per_hour": experiment.price_per_hour,
+        "price_source": None if experiment.price_per_hour is None else "config",
+        "simulated": simulated(experiment),
+        "route": experiment.route,
+        "dialect": experiment.dialect,
+        "parameters": experiment.parameters,
+        "duration_s": None,
+        "cost_usd": None,
+        "actors": [],
+    }
+
+
+def _payload(config: Config, name: str, pool: Pool) -> Manifest:
+    spec = next(payload for payload in config.payloads if payload.name == name)
+    return {
+        "name": name,
+        "datasets": list(pool.datasets),
+        "tokens": list(spec.tokens) if spec.tokens else None,
+        "language": spec.language,
+        "kept": pool.kept,
+        "dropped": dict(pool.dropped),
+        "tokens_source": pool.tokens_source,
+        "prompt_tokens_mean": sum(prompt.tokens for prompt in pool.prompts) / len(pool.prompts),
+    }
+
+
+def _trial(trial: Trial) -> Manifest:
+    return {
+        "trial_id": trial.trial_id,
+        "experiment": trial.experiment,
+        "payload": trial.payload,
+        "load": trial.load.label,
+        "kind": trial.load.kind,
+        "concurrency": getattr(trial.load, "concurrency", None),
+        "rate": getattr(trial.load, "rate", None),
+        "repeat": trial.repeat,
+        "warmup_s": trial.warmup_s,
+        "duration_s": trial.duration_s,
+        "requests": trial.requests,
+        "state": "planned",
+        "started_s": None,
+        "rows": None,
+        "actors": [],
+        "lost": [],
+    }

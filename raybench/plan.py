@@ -1,0 +1,268 @@
+"""The plan: every trial of a config, in order, with what it will take in time and money. It touches nothing."""
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from raybench.analysis.columns import QUANTILES
+from raybench.config import Config
+from raybench.load.arrivals import Closed, Load
+from raybench.loads import LoadSpec
+from raybench.simulator.profiles import Batching, Fixed
+from raybench.specs import Experiment, PayloadSpec, SimulatedEndpoint
+
+MAX_TRIALS = 10_000
+MAX_ID_CHARS = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One cell: experiment × payload × load × repeat; its rows are counted after `warmup_s`.
+
+    It lasts `duration_s` or until `requests` were measured. `cell` counts payloads × loads × repeats and `seed`
+    draws the arrivals: both are the same for every experiment, so that endpoints are compared on equal work.
+    `expected_s` is None where nothing tells.
+    """
+
+    trial_id: str
+    index: int
+    experiment: str
+    payload: str
+    load: Load
+    repeat: int
+    cell: int
+    warmup_s: float
+    duration_s: float | None
+    requests: int | None
+    seed: int
+    expected_s: float | None
+
+    @property
+    def max_in_flight(self) -> int | None:
+        """The most requests in flight; None if nothing limits them."""
+        return self.load.concurrency if isinstance(self.load, Closed) else self.load.max_in_flight
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What one experiment will take: seconds of load, and USD for its instances in that time; None is unknown.
+
+    The USD of a simulated endpoint are what a real one would have cost.
+    """
+
+    experiment: str
+    instance: str
+    trials: int
+    seconds: float | None
+    usd: float | None
+    simulated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The trials of a run, per experiment in config order: payloads × loads × repeats."""
+
+    name: str
+    trials: tuple[Trial, ...]
+    estimates: tuple[Estimate, ...]
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of load of the whole run, experiments being measured in parallel; None if one is unknown."""
+        each = [estimate.seconds for estimate in self.estimates if estimate.seconds is not None]
+        return max(each, default=0.0) if len(each) == len(self.estimates) else None
+
+    @property
+    def usd(self) -> float | None:
+        """USD of all experiments; None if one is unknown."""
+        each = [estimate.usd for estimate in self.estimates if estimate.usd is not None]
+        return sum(each) if len(each) == len(self.estimates) else None
+
+    def of(self, experiment: str) -> tuple[Trial, ...]:
+        """The trials of one experiment, in order."""
+        return tuple(trial for trial in self.trials if trial.experiment == experiment)
+
+
+def plan(config: Config) -> Plan:
+    """Every trial of `config`; InputError where two would be the same, or a criterion could not be computed."""
+    trials: list[Trial] = []
+    places: dict[str, int] = {}
+    for trial, place in _trials(config):
+        if trial.trial_id in places:
+            same = f"{trial.load.label} of {trial.payload} is planned twice, first in loads[{places[trial.trial_id]}]"
+            raise config.wrong(same, "each load once to a payload", "loads", place)
+        places[trial.trial_id] = place
+        if len(trial.trial_id) > MAX_ID_CHARS:
+            raise config.wrong(
+                "the names of this trial are too long", f"at most {MAX_ID_CHARS} together", "loads", place
+            )
+        _check_samples(config, trial)
+        trials.append(trial)
+        if len(trials) > MAX_TRIALS:
+            raise config.wrong("too many trials", f"at most {MAX_TRIALS} in a run", "loads")
+    for experiment in config.experiments:
+        if all(trial.experiment != experiment.name for trial in trials):
+            raise config.wrong(f"no load is for '{experiment.name}'", "a load for each experiment", "loads")
+    return Plan(config.name, tuple(trials), tuple(_estimate(experiment, trials) for experiment in config.experiments))
+
+
+def _trials(config: Config) -> Iterator[tuple[Trial, int]]:
+    """Each trial with the position of its load in the config."""
+    index = 0
+    for experiment in config.experiments:
+        for cell, (payload, place, load, repeat) in enumerate(_cells(config)):
+            spec = config.loads[place]
+            if _is_for(spec, experiment, payload):
+                yield _trial(config, index, experiment, payload, spec, load, repeat, cell), place
+                index += 1
+
+
+def _cells(config: Config) -> Iterator[tuple[PayloadSpec, int, Load, int]]:
+    """Payloads × loads × repeats; a load with the position of its entry."""
+    for payload in config.payloads:
+        for place, spec in enumerate(config.loads):
+            for load in spec.arrivals():
+                for repeat in range(config.repeats):
+                    yield payload, place, load, repeat
+
+
+def _is_for(spec: LoadSpec, experiment: Experiment, payload: PayloadSpec) -> bool:
+    wanted = spec.experiments is None or experiment.name in spec.experiments
+    return wanted and (spec.payloads is None or payload.name in spec.payloads)
+
+
+def _trial(
+    config: Config,
+    index: int,
+    experiment: Experiment,
+    payload: PayloadSpec,
+    spec: LoadSpec,
+    load: Load,
+    repeat: int,
+    cell: int,
+) -> Trial:
+    name = f"{payload.name}~{load.label}~{repeat}"
+    return Trial(
+        trial_id=f"{experiment.name}~{name}",
+        index=index,
+        experiment=experiment.name,
+        payload=payload.name,
+        load=load,
+        repeat=repeat,
+        cell=cell,
+        warmup_s=spec.warmup_s,
+        duration_s=spec.duration_s,
+        requests=spec.requests,
+        seed=int.from_bytes(hashlib.sha256(f"{config.seed}~{name}".encode()).digest()[:8]) >> 1,
+        expected_s=_expected_s(experiment, payload, spec, load),
+    )
+
+
+def _check_samples(config: Config, trial: Trial) -> None:
+    """A percentile that so few requests cannot give is refused now, not left blank later."""
+    if trial.requests is None:
+        return
+    for metric in config.criteria.limits:
+        _, _, statistic = metric.rpartition("_")
+        if (quantile := QUANTILES.get(statistic)) is None:
+            continue
+        from raybench.analysis.stats import certified_floor, interval_floor  # scipy, for who asks for a percentile
+
+        if trial.requests < (needed := interval_floor(quantile)):
+            problem = f"{trial.load.label} plans {trial.requests} requests, too few for a {statistic}"
+            allowed = f"needs >= {needed} requests, {certified_floor(quantile)} to certify it"
+            raise config.wrong(problem, allowed, "criteria", metric)
+
+
+def _expected_s(experiment: Experiment, payload: PayloadSpec, spec: LoadSpec, load: Load) -> float | None:
+    """Seconds of one trial without its drain: as configured, or from the rate, or from the simulated profile."""
+    if spec.duration_s is not None:
+        return spec.warmup_s + spec.duration_s
+    requests = spec.requests or 0
+    if isinstance(load, Closed):
+        round_s = _round_s(experiment, payload, load)
+        if not round_s:
+            return round_s
+        return round_s * (math.ceil(spec.warmup_s / round_s) + math.ceil(requests / load.concurrency))
+    rate = getattr(load, "rate", None)
+    return spec.warmup_s + requests / rate if rate else None
+
+
+def _round_s(experiment: Experiment, payload: PayloadSpec, load: Closed) -> float | None:
+    """Seconds in which a simulated endpoint answers one request of every slot: all prefills, then shared steps."""
+    if not isinstance(experiment.endpoint, SimulatedEndpoint):
+        return None
+    profile, slots = experiment.endpoint.profile, load.concurrency
+    tokens = min(profile.tokens, experiment.max_tokens or profile.tokens)
+    match profile:
+        case Fixed():
+            return load.think_time_s + profile.ttft_s + (tokens - 1) * profile.itl_s
+        case Batching() if payload.expected_tokens is not None:
+            prefill_s, step_s = profile.prefill_s(payload.expected_tokens), profile.step_s(slots)
+            return load.think_time_s + slots * prefill_s + (tokens - 1) * step_s
+    return None
+
+
+def _estimate(experiment: Experiment, trials: list[Trial]) -> Estimate:
+    mine = [trial.expected_s for trial in trials if trial.experiment == experiment.name]
+    known = [seconds for seconds in mine if seconds is not None]
+    seconds = sum(known) if len(known) == len(mine) else None
+    price = experiment.price_per_hour
+    usd = None if seconds is None or price is None else seconds / 3600 * price * experiment.instance_count
+    instance = f"{experiment.instance_count} x {experiment.instance_type}"
+    return Estimate(
+        experiment.name, instance, len(mine), seconds, usd, isinstance(experiment.endpoint, SimulatedEndpoint)
+    )
+
+
+def matrix(plan: Plan) -> str:
+    """The plan as plain text: a line per trial, a line per experiment, and the total."""
+    trials = ("experiment", "payload", "load", "repeat", "warm-up", "measured", "about")
+    costs = ("experiment", "instances", "trials", "about", "cost")
+    upper = _columns([trials, *map(_trial_cells, plan.trials)])
+    lower = _columns([costs, *map(_cost_cells, plan.estimates)])
+    count = f"{len(plan.trials)} trial{'s' if len(plan.trials) > 1 else ''}"
+    total = f"{count}, {_about(plan.seconds)} of load with endpoints in parallel, {_usd(plan.usd)}"
+    return "\n".join((f"{plan.name}: {total}", "", *upper, "", *lower))
+
+
+def as_dict(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON values."""
+    trials = [
+        {field.name: getattr(trial, field.name) for field in fields(trial)} | {"load": trial.load.label}
+        for trial in plan.trials
+    ]
+    total = {"expected_s": plan.seconds, "expected_usd": plan.usd}
+    return {"name": plan.name, **total, "experiments": [asdict(each) for each in plan.estimates], "trials": trials}
+
+
+def _trial_cells(trial: Trial) -> tuple[str, ...]:
+    measured = f"{trial.requests} requests" if trial.duration_s is None else f"{trial.duration_s:g} s"
+    load, warmup, about = trial.load.label, f"{trial.warmup_s:g} s", _about(trial.expected_s)
+    return trial.experiment, trial.payload, load, str(trial.repeat), warmup, measured, about
+
+
+def _cost_cells(each: Estimate) -> tuple[str, ...]:
+    usd = "not billed" if each.simulated else _usd(each.usd)
+    usd = f"{_usd(each.usd)}, not billed" if each.simulated and each.usd is not None else usd
+    return each.experiment, each.instance, str(each.trials), _about(each.seconds), usd
+
+
+def _columns(cells: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _about(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _usd(usd: float | None) -> str:
+    return "cost unknown" if usd is None else f"{usd:.2f} USD"

@@ -1,0 +1,228 @@
+"""The dress rehearsal: a whole config in virtual time, against the simulated endpoints it names.
+
+The load loop, the client, the simulator's wire and the analysis are those of a run; only the waiting is left out.
+What it tells is true of the profile, and of a real endpoint as far as that resembles it. Each trial meets an
+endpoint that has just started.
+"""
+
+import asyncio
+import math
+import multiprocessing
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raybench import manifest as manifests
+from raybench import targets
+from raybench.analysis import stats
+from raybench.analysis.columns import CERTIFIED, QUANTILES
+from raybench.analysis.metrics import Requests
+from raybench.analysis.reduce import reduce_trial
+from raybench.analysis.summary import ranked
+from raybench.client.sagemaker import SageMakerClient
+from raybench.clock import NS_PER_S, Clock, run_virtually
+from raybench.cluster.part import Part, Post, request
+from raybench.config import Config
+from raybench.payloads.pool import Pool, load_pool
+from raybench.payloads.tokens import counter
+from raybench.plan import Plan, Trial
+from raybench.rows import Prompt, Row, requests_table
+from raybench.simulator.auth import Credentials
+from raybench.simulator.faults import Faults
+from raybench.simulator.process import Simulated
+from raybench.simulator.server import EndpointSpec, serve
+from raybench.specs import Experiment, SimulatedEndpoint
+from raybench.virtual import VirtualNetwork
+
+MOST_REQUESTS = 4000
+"""How far a trial that is too short is played on, in search of the length that would do."""
+
+USUAL = ("latency_p95", "latency_p99")
+"""The percentiles asked about where no criterion names one."""
+
+_KEYS = Credentials("AKIDREHEARSAL", "rehearsal-secret", "us-west-2")
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What it takes to certify the percentile `metric`: the least requests, and the seconds to plan them in.
+
+    `met` says that the trial as planned does. `requests` is None where no length up to MOST_REQUESTS does.
+    """
+
+    metric: str
+    met: bool
+    requests: int | None
+    duration_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """A trial as it went: `seconds` from T0 to the last reply, their USD, and its row of the trials table."""
+
+    trial: Trial
+    seconds: float
+    usd: float | None
+    row: Mapping[str, Any]
+    needs: tuple[Need, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """Every trial of a plan as it went, in the plan's order."""
+
+    plan: Plan
+    trials: tuple[Rehearsed, ...]
+
+    def of(self, experiment: str) -> tuple[Rehearsed, ...]:
+        """The trials of one experiment."""
+        return tuple(each for each in self.trials if each.trial.experiment == experiment)
+
+    def seconds(self, experiment: str | None = None) -> float:
+        """Seconds of load of one experiment; of the run, its experiments being measured in parallel."""
+        if experiment is not None:
+            return sum(each.seconds for each in self.of(experiment))
+        return max(self.seconds(estimate.experiment) for estimate in self.plan.estimates)
+
+    def usd(self, experiment: str | None = None) -> float | None:
+        """USD of one experiment or of all, while they are measured; None if one has no price."""
+        each = [each.usd for each in (self.trials if experiment is None else self.of(experiment))]
+        return None if None in each else sum(usd for usd in each if usd is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The trials of one experiment with one payload: what a process rehearses by itself."""
+
+    config: Config
+    experiment: Experiment
+    pool: tuple[Prompt, ...]
+    trials: tuple[Trial, ...]
+    manifest: Mapping[str, Any]
+
+
+def rehearse(config: Config, plan: Plan, workers: int | None = None) -> Rehearsal:
+    """Plays `plan` in `workers` processes, one a CPU if not said; InputError where an endpoint is not simulated."""
+    for place, experiment in enumerate(config.experiments):
+        if not isinstance(experiment.endpoint, SimulatedEndpoint):
+            problem = f"'{experiment.name}' is a real endpoint, which cannot be rehearsed"
+            raise config.wrong(
+                problem, "endpoint: {simulate: PROFILE} in its place", "experiments", place, "endpoint"
+            )
+    scenes = list(_scenes(config, plan))
+    workers = min(workers or os.cpu_count() or 1, len(scenes))
+    if workers == 1:
+        played = [_rehearse_scene(scene) for scene in scenes]
+    else:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as processes:
+            played = list(processes.map(_rehearse_scene, scenes))
+    trials = sorted((each for scene in played for each in scene), key=lambda each: each.trial.index)
+    return Rehearsal(plan, tuple(trials))
+
+
+def _scenes(config: Config, plan: Plan) -> Iterator[Scene]:
+    folder = config.file.parent if config.file else Path()
+    pools: dict[str, Pool] = {
+        payload.name: load_pool(payload.payload, counter(payload.tokenizer), config.seed, folder)
+        for payload in config.payloads
+    }
+    manifest = manifests.begin(config, plan, pools, "rehearsal")
+    for experiment in config.experiments:
+        for name, pool in pools.items():
+            trials = tuple(trial for trial in plan.of(experiment.name) if trial.payload == name)
+            if trials:
+                yield Scene(config, experiment, pool.prompts, trials, manifest)
+
+
+def _rehearse_scene(scene: Scene) -> list[Rehearsed]:
+    return [_rehearse_trial(scene, trial) for trial in scene.trials]
+
+
+def _rehearse_trial(scene: Scene, trial: Trial) -> Rehearsed:
+    table = play(scene.config, scene.experiment, trial, scene.pool)
+    noted = next(each for each in scene.manifest["trials"] if each["trial_id"] == trial.trial_id)
+    told = noted | {"state": "done", "rows": len(table)}
+    row = reduce_trial(table, told, scene.manifest).trial.to_pylist()[0]
+    seconds = max(_last_ns(table, "end_ns"), _last_ns(table, "planned_ns")) / NS_PER_S
+    price = scene.experiment.price_per_hour
+    usd = None if price is None else price * scene.experiment.instance_count * seconds / 3600
+    return Rehearsed(trial, seconds, usd, row, tuple(_needs(scene, trial, table, row)))
+
+
+def _last_ns(table: pa.Table, instant: str) -> int:
+    return max(filter(None, table[instant].to_pylist()), default=0)
+
+
+def play(config: Config, experiment: Experiment, trial: Trial, pool: Sequence[Prompt]) -> pa.Table:
+    """The rows of one trial (REQUESTS), played by all of its actors in virtual time on a network of its own."""
+    endpoint = experiment.endpoint
+    assert isinstance(endpoint, SimulatedEndpoint)
+    spec = EndpointSpec(endpoint.profile, Faults.of(endpoint.faults), config.seed)
+    rows: list[Row] = []
+
+    async def main(clock: Clock) -> None:
+        running = await serve({experiment.name: spec}, credentials=_KEYS, clock=clock, grain_s=0)
+        reached = Simulated(running.url, _KEYS.region, _KEYS.access_key, _KEYS.secret_key)
+        target = targets.target(config, experiment, reached)
+        bodies = [request(target, experiment.parameters, prompt) for prompt in pool]
+        actors = config.fleet.actors
+        posts = [Post(experiment.name, i, actors, target, experiment.parameters, Path()) for i in range(actors)]
+        parts = [Part(trial, post, config.seed) for post in posts]
+        clients = [SageMakerClient(target, clock=clock) for _ in parts]
+        for client, part in zip(clients, parts, strict=True):
+            await client.open(part.connections)
+        async with asyncio.TaskGroup() as group:
+            for client, part in zip(clients, parts, strict=True):
+                attack = part.attack(client, bodies, "virtual", t0_ns=clock(), clock=clock, write=rows.append)
+                group.create_task(part.play(attack))
+        for client in clients:
+            await client.close()
+        await running.close()
+
+    run_virtually(main, VirtualNetwork())
+    return requests_table(rows)
+
+
+def _needs(scene: Scene, trial: Trial, table: pa.Table, row: Mapping[str, Any]) -> Iterator[Need]:
+    """For every percentile asked about, in the trial as planned or else in one that goes on for longer."""
+    wanted = _wanted(scene.config)
+    missing = [metric for metric in wanted if row[f"{metric}_certified"] is None]
+    longer = Requests(table)
+    if missing:
+        spread = max(1.0, row["requests"] / row["n_eff"]) if row["n_eff"] else 1.0
+        most = max(2 * spread * stats.certified_floor(wanted[metric]) for metric in missing)
+        count = min(MOST_REQUESTS, math.ceil(most))
+        longer_trial = replace(trial, duration_s=None, requests=max(count, row["requests"]))
+        longer = Requests(play(scene.config, scene.experiment, longer_trial, scene.pool))
+    planned_ns = longer.numbers("planned_ns")[longer.measured]
+    for metric, q in wanted.items():
+        seconds = longer.durations()[metric.rpartition("_")[0]]
+        least = _least(ranked(longer, seconds), q)
+        lasts_s = None if least is None else math.ceil(planned_ns[least - 1] / NS_PER_S - trial.warmup_s + 1e-9)
+        yield Need(metric, metric not in missing, least, lasts_s)
+
+
+def _wanted(config: Config) -> dict[str, float]:
+    """The percentiles asked about, and their quantiles."""
+    named = [metric.rpartition("_") for metric in config.criteria.limits]
+    asked = [f"{name}_{p}" for name, _, p in named if name in CERTIFIED and p in QUANTILES]
+    return {metric: QUANTILES[metric.rpartition("_")[2]] for metric in asked or USUAL}
+
+
+def _least(values: stats.Values, q: float) -> int | None:
+    """The fewest of `values`, in order, from which on every longer series certifies its q-quantile."""
+    floor, least = stats.certified_floor(q), None
+    if len(values) < floor:
+        return None
+    for size in np.unique(np.geomspace(len(values), floor, 60).astype(int))[::-1].tolist():
+        begun = values[:size]
+        if stats.percentile(np.sort(begun), q, stats.effective_size(begun)).certified is None:
+            break
+        least = size
+    return least

@@ -1,0 +1,279 @@
+"""What the config's lists are made of: experiments and their endpoints, payloads and their datasets, loads."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from raybench.errors import InputError
+from raybench.payloads.files import Jsonl, LongBench
+from raybench.payloads.pool import Payload
+from raybench.payloads.synthetic import Synthetic
+from raybench.simulator.faults import Faults
+from raybench.simulator.profiles import PROFILES, Profile, profile
+from raybench.strict import Distinct, File, Model, Name, OneOrMore, nearest, shown, wrong
+
+MAX_TOKENS = ("max_new_tokens", "max_tokens", "max_completion_tokens")
+"""Parameters that bound a completion, by dialect."""
+
+_ENDPOINT = re.compile(r"[A-Za-z0-9](-*[A-Za-z0-9]){0,62}")
+_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?")
+_INSTANCE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9-]+")
+
+
+def _endpoint_name(value: str) -> str:
+    if not _ENDPOINT.fullmatch(value):
+        raise wrong(
+            f"{shown(value)} is not a SageMaker name", "1 to 63 of A-Z a-z 0-9 -, not beginning or ending with -"
+        )
+    return value
+
+
+def _instance_type(value: str) -> str:
+    if not _INSTANCE.fullmatch(value):
+        raise wrong(f"{shown(value)} is not an instance type", "ml.FAMILY.SIZE, such as ml.g5.48xlarge")
+    return value
+
+
+def _url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        plain = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        plain = False
+    if not plain or not _URL.fullmatch(value):  # never shown: it may hold a password
+        raise wrong("is not an endpoint's URL", "http(s)://HOST[:PORT][/PATH], without credentials or query")
+    return value.rstrip("/")
+
+
+EndpointName = Annotated[str, AfterValidator(_endpoint_name)]
+Tokens = Annotated[int, Field(ge=0, le=10_000_000)]
+
+
+class ExistingEndpoint(Model):
+    """An endpoint that is there already; `url` replaces the region's own address."""
+
+    name: EndpointName
+    url: Annotated[str, AfterValidator(_url)] | None = None
+    variant: EndpointName | None = None
+    inference_component: EndpointName | None = None
+
+
+class SimulatedEndpoint(Model):
+    """A local simulated endpoint of the profile `simulate`, with some of its numbers replaced."""
+
+    simulate: str
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    faults: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def profile(self) -> Profile:
+        """What the endpoint is like."""
+        return profile(self.simulate, **self.overrides)
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.simulate not in PROFILES:
+            raise wrong(f"{shown(self.simulate)} is not a profile", nearest(self.simulate, PROFILES), "simulate")
+        _alike(self.overrides, PROFILES[self.simulate], "overrides")
+        _alike(self.faults, Faults(), "faults")
+        for key, check in (("overrides", lambda: self.profile), ("faults", lambda: Faults.of(self.faults))):
+            try:
+                check()
+            except (InputError, TypeError) as error:
+                raise wrong(" ".join(str(error).split())[:200], "what the simulator can do", key) from None
+        return self
+
+
+def _alike(values: Mapping[str, Any], default: Profile | Faults, at: str) -> None:
+    """Refuses names that `default` does not have, and values that are not like its own."""
+    known = [field.name for field in fields(default) if field.name != "name"]
+    for key, value in values.items():
+        if key not in known:
+            raise wrong("unknown key", nearest(key, known), at, key)
+        kind = type(getattr(default, key))
+        kinds = {float: (int, float), type(None): (int,)}.get(kind, (kind,))
+        if type(value) not in kinds or (type(value) in (int, float) and value < 0):
+            raise wrong(f"{shown(value)} is not allowed", f"like {getattr(default, key)!r}, not negative", at, key)
+
+
+def _one_kind_of_endpoint(value: Any) -> Any:
+    if isinstance(value, dict):
+        if "deploy" in value:
+            raise wrong(
+                "deploying endpoints is not available yet", "name: an endpoint that exists, or simulate:", "deploy"
+            )
+        if len({"name", "simulate"} & value.keys()) != 1:
+            raise wrong("an endpoint is either there already or simulated", "exactly one of name: and simulate:")
+    return value
+
+
+def _endpoint_kind(value: Any) -> str:
+    simulated = "simulate" in value if isinstance(value, dict) else isinstance(value, SimulatedEndpoint)
+    return "a simulated endpoint" if simulated else "an existing endpoint"
+
+
+Endpoint = Annotated[
+    Annotated[ExistingEndpoint, Tag("an existing endpoint")]
+    | Annotated[SimulatedEndpoint, Tag("a simulated endpoint")],
+    Discriminator(_endpoint_kind),
+    BeforeValidator(_one_kind_of_endpoint),
+]
+
+
+class Experiment(Model):
+    """One endpoint under test: instance type, container and model, with its price in USD per instance and hour."""
+
+    name: Name
+    instance_type: Annotated[str, AfterValidator(_instance_type)]
+    instance_count: int = Field(default=1, ge=1, le=1000)
+    endpoint: Endpoint
+    route: Literal["invoke", "stream", "openai"] = "invoke"
+    dialect: Literal["tgi", "lmi", "openai", "jumpstart", "embeddings"] = Field(
+        default_factory=lambda data: "openai" if data.get("route") == "openai" else "tgi"
+    )
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    price_per_hour: float | None = Field(default=None, gt=0, le=1_000_000)
+
+    @property
+    def streams(self) -> bool:
+        """Whether replies come in pieces."""
+        return self.route == "stream" or (self.route == "openai" and self.parameters.get("stream") is not False)
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The most tokens a completion is asked to have."""
+        return next((self.parameters[key] for key in MAX_TOKENS if key in self.parameters), None)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.route == "openai" and self.dialect != "openai":
+            raise wrong(f"the openai route does not speak {self.dialect}", "dialect: openai", "dialect")
+        if self.streams and self.dialect == "embeddings":
+            raise wrong("embeddings are not streamed", "route: invoke", "route")
+        for key in MAX_TOKENS:
+            most = self.parameters.get(key, 1)
+            if type(most) is not int or most < 1:
+                raise wrong(f"{shown(most)} is not allowed", "a whole number, at least 1", "parameters", key)
+        return self
+
+
+class LongBenchFiles(Model):
+    """LongBench JSONL files: one object a line with input, context, language, …"""
+
+    longbench: Annotated[tuple[File, ...], OneOrMore, Distinct]
+
+    @property
+    def source(self) -> LongBench:
+        """Where the texts come from."""
+        return LongBench(self.longbench)
+
+
+class JsonlFiles(Model):
+    """JSONL files with a prompt a line, or with the fields a template names."""
+
+    jsonl: Annotated[tuple[File, ...], OneOrMore, Distinct]
+
+    @property
+    def source(self) -> Jsonl:
+        """Where the texts come from."""
+        return Jsonl(self.jsonl)
+
+
+class SyntheticTexts(Model):
+    """How many prompts to make up, and how long: tokens in [low, high), by default the payload's."""
+
+    prompts: int = Field(ge=1, le=1_000_000)
+    tokens: tuple[Tokens, Tokens] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.tokens and not 1 <= self.tokens[0] < self.tokens[1]:
+            raise wrong(f"no length is in {_bucket(self.tokens)}", "[min, max) with 1 <= min < max", "tokens")
+        return self
+
+
+class SyntheticPrompts(Model):
+    """Made-up prompts, seeded, each different."""
+
+    synthetic: SyntheticTexts
+
+    @property
+    def source(self) -> Synthetic:
+        """Where the texts come from."""
+        return Synthetic(self.synthetic.prompts, self.synthetic.tokens)
+
+
+_DATASETS = ("longbench", "jsonl", "synthetic")
+
+
+def _one_kind_of_dataset(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise wrong("is not a mapping", "exactly one of longbench, jsonl, synthetic")
+    for key in value:
+        if key not in _DATASETS:
+            raise wrong("not a kind of dataset", nearest(key, _DATASETS), key)
+    if len(value) != 1:
+        raise wrong("which dataset?", "exactly one of longbench, jsonl, synthetic")
+    return value
+
+
+Dataset = Annotated[
+    Annotated[LongBenchFiles, Tag("LongBench")]
+    | Annotated[JsonlFiles, Tag("JSONL")]
+    | Annotated[SyntheticPrompts, Tag("made up")],
+    Discriminator(lambda value: {"longbench": "LongBench", "jsonl": "JSONL"}.get(next(iter(value)), "made up")),
+    BeforeValidator(_one_kind_of_dataset),
+]
+
+
+class PayloadSpec(Model):
+    """One set of prompts: a dataset's texts whose token count lies in [tokens[0], tokens[1]), in one language."""
+
+    name: Name
+    dataset: Dataset
+    template: File | None = None
+    tokens: tuple[Tokens, Tokens] | None = None
+    language: str | None = Field(default=None, min_length=1, max_length=20)
+    tokenizer: File | None = None
+    limit: int | None = Field(default=None, ge=1, le=1_000_000)
+
+    @property
+    def payload(self) -> Payload:
+        """The prompts to load."""
+        return Payload(self.name, self.dataset.source, self.template, self.tokens, self.language, self.limit)
+
+    @property
+    def expected_tokens(self) -> int | None:
+        """The middle of the lengths asked for."""
+        made_up = self.dataset.synthetic.tokens if isinstance(self.dataset, SyntheticPrompts) else None
+        lengths = made_up or self.tokens
+        return sum(lengths) // 2 if lengths else None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.tokens and self.tokens[0] >= self.tokens[1]:
+            raise wrong(f"no length is in {_bucket(self.tokens)}", "[min, max) with min < max", "tokens")
+        if isinstance(self.dataset, SyntheticPrompts):
+            self._check_made_up(self.dataset.synthetic.tokens)
+        return self
+
+    def _check_made_up(self, wanted: tuple[int, int] | None) -> None:
+        """Made-up prompts have a length, inside the bucket, and are English as they are."""
+        at = ("dataset", "synthetic")
+        if wanted is None and self.tokens is None:
+            raise wrong("how long are the made-up prompts?", "tokens: [min, max)", *at)
+        if wanted and self.tokens and not self.tokens[0] <= wanted[0] < wanted[1] <= self.tokens[1]:
+            inside = f"inside the bucket {_bucket(self.tokens)}"
+            raise wrong(f"{_bucket(wanted)} reaches out of the bucket", inside, *at, "tokens")
+        if self.template is not None:
+            raise wrong("made-up prompts take no template", "no template", "template")
+        if self.language not in (None, "en"):
+            raise wrong("made-up prompts are in English", "language: en", "language")
+
+
+def _bucket(tokens: tuple[int, int]) -> str:
+    return f"[{tokens[0]}, {tokens[1]})"

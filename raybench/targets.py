@@ -1,0 +1,61 @@
+"""Where each experiment's requests go: a real endpoint by botocore's rules, or a simulated one of our own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from raybench.client.credentials import surroundings
+from raybench.client.sigv4 import Credentials
+from raybench.client.target import Target, Timeouts
+from raybench.config import Config
+from raybench.simulator.process import Simulated, simulated
+from raybench.specs import Experiment, SimulatedEndpoint
+
+
+@contextmanager
+def simulator(config: Config, truth: Path) -> Iterator[Simulated | None]:
+    """Runs a simulator with all simulated endpoints of a config, its truth log at `truth`; None if there are none."""
+    endpoints: dict[str, dict[str, Any]] = {
+        experiment.name: {
+            "profile": experiment.endpoint.simulate,
+            "overrides": experiment.endpoint.overrides,
+            "faults": experiment.endpoint.faults,
+            "seed": config.seed,
+        }
+        for experiment in config.experiments
+        if isinstance(experiment.endpoint, SimulatedEndpoint)
+    }
+    if not endpoints:
+        yield None
+        return
+    with simulated(endpoints, truth=truth) as running:
+        yield running
+
+
+def target(config: Config, experiment: Experiment, running: Simulated | None) -> Target:
+    """What an experiment's actors call; InputError if no region can be found."""
+    endpoint, timeouts = experiment.endpoint, Timeouts(**config.timeouts.model_dump())
+    if isinstance(endpoint, SimulatedEndpoint):
+        assert running is not None
+        return Target(
+            url=running.url,
+            endpoint=experiment.name,
+            region=running.region,
+            route=experiment.route,
+            dialect=experiment.dialect,
+            credentials=Credentials(running.access_key, running.secret_key),
+            timeouts=timeouts,
+        )
+    around = surroundings(config.region)
+    return Target(
+        url=endpoint.url or around.url,
+        endpoint=endpoint.name,
+        region=around.region,
+        route=experiment.route,
+        dialect=experiment.dialect,
+        variant=endpoint.variant,
+        inference_component=endpoint.inference_component,
+        timeouts=timeouts,
+        ca_bundle=around.ca_bundle,
+    )
