@@ -29,13 +29,40 @@ def run(
     config: ConfigFile,
     out: Out = None,
     address: Annotated[str, typer.Option(help="Ray cluster: local, auto, or HOST:PORT.")] = "local",
+    ship: Annotated[bool, typer.Option("--ship", hidden=True, help="Print the run directory, framed.")] = False,
 ) -> None:
     """Measure what CONFIG asks for and report."""
     from raybench.cluster.monitor import Screen
     from raybench.config import load_config
     from raybench.run import run as play
+    from raybench.rundir import default_path
 
-    play(load_config(config), out, address, Screen())
+    checked = load_config(config)
+    place = out or default_path(checked.name)
+    try:
+        play(checked, place, address, Screen())
+    finally:
+        if ship and place.is_dir():
+            from raybench.cluster.submit import ship as lines
+
+            for line in lines(place):
+                print(line, flush=True)
+
+
+@app.command()
+def submit(
+    config: ConfigFile,
+    out: Out = None,
+    address: Annotated[str, typer.Option(help="The cluster's Ray Jobs API.")] = "http://127.0.0.1:8265",
+) -> None:
+    """Measure the same as a job of a Ray cluster, follow it, and fetch its run directory."""
+    from raybench.cluster.monitor import Screen
+    from raybench.cluster.submit import submit as send
+    from raybench.config import load_config
+    from raybench.rundir import default_path
+
+    checked = load_config(config)
+    raise typer.Exit(send(checked, address, out or default_path(checked.name), Screen()))
 
 
 @app.command()
@@ -55,10 +82,9 @@ def plan(
 @app.command()
 def report(run_dir: RunDirectory) -> None:
     """Rebuild trials.parquet, report.html and report.md of RUN_DIR from its rows."""
-    from raybench.cluster.monitor import Screen
     from raybench.run import report as rebuild
 
-    rebuild(run_dir, Screen())
+    rebuild(run_dir)
 
 
 @app.command()

@@ -55,6 +55,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """The virtual instant, as a `Clock`."""
         return self.selector.now_ns
 
+    def block(self, seconds: float) -> None:
+        """Lets time pass while nothing else runs, as a callback that computes or blocks does."""
+        self.selector.now_ns += round(seconds * NS_PER_S)
+
 
 def run_virtually(main: Callable[[Clock], Coroutine[Any, Any, T]], loop: VirtualLoop | None = None) -> T:
     """Runs `main(clock)` to its end in virtual time, on `loop` or a new one, and returns what it returns."""

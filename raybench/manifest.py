@@ -96,6 +96,7 @@ def _trial(trial: Trial) -> Manifest:
         "kind": trial.load.kind,
         "concurrency": getattr(trial.load, "concurrency", None),
         "rate": getattr(trial.load, "rate", None),
+        "think_time_s": getattr(trial.load, "think_time_s", None),
         "repeat": trial.repeat,
         "warmup_s": trial.warmup_s,
         "duration_s": trial.duration_s,

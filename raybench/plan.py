@@ -221,10 +221,10 @@ def matrix(plan: Plan) -> str:
     """The plan as plain text: a line per trial, a line per experiment, and the total."""
     trials = ("experiment", "payload", "load", "repeat", "warm-up", "measured", "about")
     costs = ("experiment", "instances", "trials", "about", "cost")
-    upper = _columns([trials, *map(_trial_cells, plan.trials)])
-    lower = _columns([costs, *map(_cost_cells, plan.estimates)])
+    upper = aligned([trials, *map(_trial_cells, plan.trials)])
+    lower = aligned([costs, *map(_cost_cells, plan.estimates)])
     count = f"{len(plan.trials)} trial{'s' if len(plan.trials) > 1 else ''}"
-    total = f"{count}, {_about(plan.seconds)} of load with endpoints in parallel, {_usd(plan.usd)}"
+    total = f"{count}, {lasting(plan.seconds)} of load with endpoints in parallel, {dollars(plan.usd)}"
     return "\n".join((f"{plan.name}: {total}", "", *upper, "", *lower))
 
 
@@ -240,23 +240,25 @@ def as_dict(plan: Plan) -> dict[str, Any]:
 
 def _trial_cells(trial: Trial) -> tuple[str, ...]:
     measured = f"{trial.requests} requests" if trial.duration_s is None else f"{trial.duration_s:g} s"
-    load, warmup, about = trial.load.label, f"{trial.warmup_s:g} s", _about(trial.expected_s)
+    load, warmup, about = trial.load.label, f"{trial.warmup_s:g} s", lasting(trial.expected_s)
     return trial.experiment, trial.payload, load, str(trial.repeat), warmup, measured, about
 
 
 def _cost_cells(each: Estimate) -> tuple[str, ...]:
-    usd = "not billed" if each.simulated else _usd(each.usd)
-    usd = f"{_usd(each.usd)}, not billed" if each.simulated and each.usd is not None else usd
-    return each.experiment, each.instance, str(each.trials), _about(each.seconds), usd
+    usd = "not billed" if each.simulated else dollars(each.usd)
+    usd = f"{dollars(each.usd)}, not billed" if each.simulated and each.usd is not None else usd
+    return each.experiment, each.instance, str(each.trials), lasting(each.seconds), usd
 
 
-def _columns(cells: Sequence[tuple[str, ...]]) -> Iterator[str]:
+def aligned(cells: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Lines of cells as plain text, one below the other."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _about(seconds: float | None) -> str:
+def lasting(seconds: float | None) -> str:
+    """Seconds for people, rounded."""
     if seconds is None:
         return "unknown"
     if seconds < 120:
@@ -264,5 +266,6 @@ def _about(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _usd(usd: float | None) -> str:
+def dollars(usd: float | None) -> str:
+    """USD for people, in cents."""
     return "cost unknown" if usd is None else f"{usd:.2f} USD"

@@ -112,9 +112,7 @@ def rehearse(config: Config, plan: Plan, workers: int | None = None) -> Rehearsa
     for place, experiment in enumerate(config.experiments):
         if not isinstance(experiment.endpoint, SimulatedEndpoint):
             problem = f"'{experiment.name}' is a real endpoint, which cannot be rehearsed"
-            raise config.wrong(
-                problem, "endpoint: {simulate: PROFILE} in its place", "experiments", place, "endpoint"
-            )
+            raise config.wrong(problem, "endpoint: {simulate: PROFILE}", "experiments", place, "endpoint")
     scenes = list(_scenes(config, plan))
     workers = min(workers or os.cpu_count() or 1, len(scenes))
     if workers == 1:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ import pyarrow as pa
 
 from raybench import manifest as manifests
 from raybench import targets
-from raybench.analysis import decide, metrics, reduce
+from raybench.analysis import decide, reduce
 from raybench.analysis.reduce import Findings
 from raybench.client.target import Target
 from raybench.cluster import environment
@@ -41,8 +40,8 @@ LOOK_EVERY_S = 1.0
 HEALTH_EVERY_S = 5.0
 
 
-def run(config: Config, out: Path | None, address: str, screen: Screen) -> Path:
-    """Measures what the config asks for and returns the run directory, report inside.
+def run(config: Config, out: Path, address: str, screen: Screen) -> None:
+    """Measures what the config asks for into the run directory `out`, report included.
 
     Raises InterruptedRunError or an InfrastructureError after the report of what there is, InvalidRunError after a
     report in which a trial cannot be trusted, and InputError before anything was started.
@@ -53,23 +52,20 @@ def run(config: Config, out: Path | None, address: str, screen: Screen) -> Path:
         payload.name: load_pool(payload.payload, counter(payload.tokenizer), config.seed, folder)
         for payload in config.payloads
     }
-    started = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    rundir = RunDir.create((out or Path("runs") / f"{config.name}-{started}").absolute())
+    rundir = RunDir.create(out.absolute())
     conductor = Conductor(config, matrix, pools, rundir, screen)
     conductor.record()
     try:
         conductor.conduct(address)
     finally:
         screen.close()
-    return rundir.path
 
 
-def report(path: Path, screen: Screen) -> Path:
+def report(path: Path) -> None:
     """Rebuilds trials.parquet and the reports of a run directory from its rows and run.json alone."""
     rundir = RunDir.open(path.absolute())
     manifest = rundir.manifest()
-    _publish(rundir, manifest, reduce.reduce(rundir.requests, manifest), screen)
-    return rundir.path
+    _publish(rundir, manifest, reduce.reduce(rundir.requests, manifest))
 
 
 class Conductor:
@@ -82,7 +78,7 @@ class Conductor:
         self.manifest = manifests.begin(config, matrix, pools, rundir.path.name)
         self._trials = {trial["trial_id"]: trial for trial in self.manifest["trials"]}
         self._experiments = {experiment["name"]: experiment for experiment in self.manifest["experiments"]}
-        self._played: dict[str, pa.Table] = {}
+        self._played: list[pa.Table] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._crews: list[Crew] = []
@@ -114,11 +110,18 @@ class Conductor:
                 self._crew(fleet.Crew, experiment, aims[experiment.name]) for experiment in self.config.experiments
             ]
             warm.result()
+            self.screen.say("measuring")
+            self.screen.expect(self.plan)
             failure = self._play_all(simulator)
+            self.screen.close()
             self.screen.say("reducing the rows")
-            findings = reduce.reduce_with_ray(self._played, self.rundir, self.manifest)
-        self._finish(failure)
-        _publish(self.rundir, self.manifest, findings, self.screen)
+            try:
+                blocks = fleet.blocks(self._played)
+                findings = reduce.reduce_with_ray(blocks, self.manifest, self.rundir.write_part)
+                self._finish(failure)
+                _publish(self.rundir, self.manifest, findings)
+            except RaybenchError as later:
+                raise failure or later from None
         self._conclude(failure)
 
     def _crew(self, crew: "type[Crew]", experiment: Experiment, target: Target) -> "Crew":
@@ -201,9 +204,10 @@ class Conductor:
         played = crew.play(trial, self.config.seed, lambda batch: self.screen.seen(trial, batch))
         if not self._stopping.is_set() and not played.lost:
             noted["state"] = "done"
-        noted["rows"], noted["actors"], noted["lost"] = len(played.rows), list(played.actors), list(played.lost)
-        self._played[trial.trial_id] = played.rows
-        self.screen.end(trial, played.rows, metrics.latency_mean_s(played.rows))
+        rows = self.rundir.requests(noted) if played.lost else played.rows
+        noted["rows"], noted["actors"], noted["lost"] = len(rows), list(played.actors), list(played.lost)
+        self._played.append(rows)
+        self.screen.end(trial, rows)
 
     def _finish(self, failure: RaybenchError | None) -> None:
         state = "failed" if failure else "interrupted" if self._stopping.is_set() else "done"
@@ -217,12 +221,14 @@ class Conductor:
             raise InterruptedRunError(f"interrupted; what was measured is in {self.rundir.path}")
 
 
-def _publish(rundir: RunDir, manifest: Mapping[str, Any], findings: Findings, screen: Screen) -> None:
-    """Writes trials.parquet and the reports, and says the verdict."""
+def _publish(rundir: RunDir, manifest: Mapping[str, Any], findings: Findings) -> None:
+    """Writes trials.parquet and the reports, and prints the verdict."""
     decision = decide.decide(findings.trials, manifest["criteria"], manifest["report"]["payload"])
     rundir.write_table("trials.parquet", findings.trials)
     build.build(rundir.path, findings, decision, manifest)
-    screen.verdict(decision, rundir.path / "report.html")
+    for sentence in decision.sentences:
+        print(decide.plain(sentence))
+    print(f"report: {rundir.path / 'report.html'}")
 
 
 def _worst(health: Sequence[Mapping[str, float]]) -> dict[str, float] | None:

@@ -11,6 +11,7 @@ import operator
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +26,11 @@ from raybench.rows import COLUMNS, REQUESTS, Row, requests_table, row_from_value
 PARTITIONS = ("experiment", "payload", "load")
 
 _values = operator.attrgetter(*COLUMNS)
+
+
+def default_path(name: str) -> Path:
+    """Where a run of this name goes if nobody says otherwise: runs/NAME-TIME, the time in UTC."""
+    return Path("runs") / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
 
 
 class Segment:

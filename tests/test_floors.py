@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "raybench"
 
 FLOORS = [
     ["errors", "rows", "clock"],
-    ["load", "client", "payloads", "rundir", "analysis.metrics", "analysis.stats"]
+    ["virtual", "load", "client", "payloads", "rundir", "analysis.metrics", "analysis.stats"]
     + ["simulator.engine", "simulator.faults", "simulator.profiles", "simulator.wire", "simulator.auth"],
     ["analysis", "endpoints", "simulator"],
     ["report"],
@@ -20,7 +20,8 @@ FLOORS = [
     ["plan"],
     ["cluster"],
     ["manifest", "targets"],
-    ["run"],
+    ["run", "rehearsal"],
+    ["playbill"],
     ["cli"],
     ["__main__"],
 ]

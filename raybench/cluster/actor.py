@@ -2,7 +2,8 @@
 
 The loop runs in its own thread, so that nobody who takes rows, slowly or not at all, can ever slow it: a row
 goes onto this node's disk, then into a buffer; the generator that Ray drains only empties the buffer. This
-class knows nothing of Ray; `fleet.py` makes actors of it.
+class knows nothing of Ray; `fleet.py` makes actors of it. It has no coroutine methods: with one, Ray would run
+every method on a single event loop, and `stop` would wait for `play` to end.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from raybench.client.http import Reply
 from raybench.client.sagemaker import SageMakerClient
 from raybench.client.target import Target
 from raybench.clock import monotonic_ns
-from raybench.cluster.part import Part, request
+from raybench.cluster.part import Part, probe_lag, request
 from raybench.cluster.part import Post as Post
 from raybench.errors import EndpointError
 from raybench.load.attack import Attack
@@ -36,7 +37,6 @@ from raybench.rundir import RunDir, Segment
 FLUSH_S = 0.5
 SLICE_ROWS = 256
 SWITCH_INTERVAL_S = 0.0005
-LAG_PROBE_S = 0.02
 ABOUT = ("actor", "cpu_s", "lag_p99_ms", "lag_max_ms")
 """What an actor says of itself after a trial: its CPU time, and how late its event loop woke up."""
 
@@ -83,9 +83,10 @@ class LoadActor:
         gc.freeze()
 
     def connect(self, trial: Trial) -> None:
-        """Opens the keep-alive connections that its part of the trial needs; EndpointError if they are not taken."""
-        connections = Part(trial, self.post, 0).connections
-        asyncio.run_coroutine_threadsafe(self._client.open(connections), self._loop).result()
+        """Draws its part of the trial and opens the connections it needs; EndpointError if they are not taken."""
+        part = Part(trial, self.post, 0)
+        part.prepare()
+        asyncio.run_coroutine_threadsafe(self._client.open(part.connections), self._loop).result()
 
     def play(self, share: Share) -> Iterator[pa.Table]:
         """Plays a share and yields its rows as they finish; an empty table is a sign of life.
@@ -95,7 +96,9 @@ class LoadActor:
         yield REQUESTS.empty_table()
         segment = RunDir(self.post.run_dir).segment(share.trial.trial_id, self.post.name)
         cpu_s, lag_ns = _cpu_s(), list[int]()
-        future = asyncio.run_coroutine_threadsafe(self._play(share, segment, lag_ns), self._loop)
+        part = Part(share.trial, self.post, share.seed)
+        self._attack = attack = self._prepare(part, segment, share.t0_wall_ns)
+        future = asyncio.run_coroutine_threadsafe(_play(part, attack, lag_ns), self._loop)
         try:
             while not future.done():
                 _wait(future, FLUSH_S)
@@ -119,27 +122,27 @@ class LoadActor:
         """Closes the connections."""
         asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result(timeout=5)
 
-    async def _play(self, share: Share, segment: Segment, lag_ns: list[int]) -> None:
-        part = Part(share.trial, self.post, share.seed)
-        pool = self._requests[share.trial.payload]
-
+    def _prepare(self, part: Part, segment: Segment, t0_wall_ns: int) -> Attack[Reply]:
         def write(row: Row) -> None:
             segment.append(row)
             self._rows.append(row)
 
-        t0_ns = monotonic_ns() + share.t0_wall_ns - time.time_ns()
-        attack = part.attack(self._client, pool, self.host, t0_ns=t0_ns, clock=monotonic_ns, write=write)
-        self._attack = attack
-        probe = asyncio.create_task(_probe_lag(lag_ns))
-        try:
-            await part.play(attack)
-        finally:
-            probe.cancel()
+        t0_ns = monotonic_ns() + t0_wall_ns - time.time_ns()
+        pool = self._requests[part.trial.payload]
+        return part.attack(self._client, pool, self.host, t0_ns=t0_ns, clock=monotonic_ns, write=write)
 
     def _take(self) -> pa.Table:
         rows = [self._rows.popleft() for _ in range(len(self._rows))]
         slices = [requests_table(rows[at : at + SLICE_ROWS]) for at in range(0, len(rows), SLICE_ROWS)]
         return pa.concat_tables(slices) if slices else REQUESTS.empty_table()
+
+
+async def _play(part: Part, attack: Attack[Reply], lag_ns: list[int]) -> None:
+    probe = asyncio.create_task(probe_lag(lag_ns, monotonic_ns))
+    try:
+        await part.play(attack)
+    finally:
+        probe.cancel()
 
 
 def preflight(target: Target, parameters: Mapping[str, Any], prompt: Prompt) -> None:
@@ -165,14 +168,6 @@ def _wait(future: Any, seconds: float) -> None:
         future.exception(timeout=seconds)
     except TimeoutError:
         return
-
-
-async def _probe_lag(lag_ns: list[int]) -> None:
-    """Notes how much later than asked the loop wakes a sleeper: what a stamp could be late by."""
-    while True:
-        due_ns = monotonic_ns() + int(LAG_PROBE_S * 1e9)
-        await asyncio.sleep(LAG_PROBE_S)
-        lag_ns.append(max(0, monotonic_ns() - due_ns))
 
 
 def _cpu_s() -> float:

@@ -7,7 +7,7 @@ a replay would be load nobody planned on an endpoint somebody pays for.
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -136,6 +136,11 @@ class Crew:
             _get([actor.close.remote() for actor in self._actors], 5.0)
         except RaybenchError:
             return
+
+
+def blocks(tables: Iterable[pa.Table]) -> list[Any]:
+    """References to tables, as Ray Data takes its blocks."""
+    return [ray.put(table) for table in tables]
 
 
 def _clock_offset(actor: Any) -> tuple[int, int]:

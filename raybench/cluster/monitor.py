@@ -52,18 +52,17 @@ class Screen:
             of = f" of {trial.requests}" if trial.requests else ""
             self._state(trial, f"{trial.payload} {trial.load.label}: {self._measured[trial.experiment]}{of} measured")
 
-    def end(self, trial: Trial, rows: pa.Table, latency_mean_s: float | None) -> None:
+    def end(self, trial: Trial, rows: pa.Table) -> None:
         """A trial is over: says how many requests it measured and how they went."""
         measured = rows.filter(pc.equal(rows["phase"], Phase.MEASURE.value))
         failed = (
             len(measured) - pc.sum(pc.equal(measured["outcome"], Outcome.OK.value)).as_py() if len(measured) else 0
         )
         done = self._done[trial.experiment] = self._done.get(trial.experiment, 0) + 1
-        mean = "no latency" if latency_mean_s is None else f"mean latency {latency_mean_s:.2f} s"
         place = f"[{done}/{self._of.get(trial.experiment, done)}]"
         self.say(
             f"{place} {trial.experiment} {trial.payload} {trial.load.label}: "
-            f"{len(measured)} requests, {failed} failed, {mean}"
+            f"{len(measured)} requests measured, {failed} failed"
         )
         if self._progress:
             self._progress.advance(self._bars[trial.experiment])

@@ -1,8 +1,10 @@
 """What one actor plays of one trial: its slots or arrivals, its prompts, its rows; on any loop and any clock."""
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from raybench.rows import Prompt, Request, Row
 
 OPEN_CONNECTIONS = 64
 """Opened ahead for an open load that has no bound of its own."""
+
+LAG_PROBE_S = 0.02
 
 TAIL_NS = 600 * NS_PER_S
 """How much longer than the measuring window an open load goes on at most, while measured requests are in flight."""
@@ -55,6 +59,11 @@ class Part:
         """How many to open before T0."""
         return self._of(self.trial.max_in_flight or OPEN_CONNECTIONS)
 
+    def prepare(self) -> None:
+        """Draws the arrivals, so that none is drawn while the clock runs."""
+        if not isinstance(self.trial.load, Closed):
+            _arrivals(self.trial, self.post.index, self.post.actors)
+
     def attack(
         self,
         client: SageMakerClient,
@@ -78,7 +87,8 @@ class Part:
             await attack.closed(self._of(load.concurrency), load.think_time_ns)
         else:
             most = self.trial.max_in_flight
-            await attack.open(self._offsets(), None if most is None else self._of(most))
+            arrivals = _arrivals(self.trial, self.post.index, self.post.actors)
+            await attack.open(arrivals, None if most is None else self._of(most))
 
     def _of(self, total: int) -> int:
         return part_of(total, self.post.index, self.post.actors)
@@ -89,19 +99,6 @@ class Part:
         duration_ns = None if trial.duration_s is None else round(trial.duration_s * NS_PER_S)
         requests = None if trial.requests is None else self._of(trial.requests)
         return Span(round(trial.warmup_s * NS_PER_S), duration_ns, requests)
-
-    def _offsets(self) -> Offsets:
-        """This actor's arrivals: the trial's own, then as many as it may take to hold the load until it ends."""
-        trial, load = self.trial, self.trial.load
-        assert not isinstance(load, Closed)
-        warmup_ns = round(trial.warmup_s * NS_PER_S)
-        if trial.duration_s is not None:
-            end_ns = warmup_ns + round(trial.duration_s * NS_PER_S)
-        else:
-            before = len(load.offsets_ns(trial.seed, duration_ns=warmup_ns))
-            end_ns = int(load.offsets_ns(trial.seed, count=before + (trial.requests or 0))[-1])
-        arrivals = load.offsets_ns(trial.seed, duration_ns=end_ns + TAIL_NS)
-        return stripe(arrivals, self.post.index, self.post.actors)
 
     def _identity(self, host: str) -> Identity:
         trial, post = self.trial, self.post
@@ -119,8 +116,30 @@ class Part:
         )
 
 
+@lru_cache(maxsize=2)
+def _arrivals(trial: Trial, index: int, actors: int) -> Offsets:
+    """An actor's arrivals: the trial's own, then as many as it may take to hold the load until it ends."""
+    load = trial.load
+    assert not isinstance(load, Closed)
+    warmup_ns = round(trial.warmup_s * NS_PER_S)
+    if trial.duration_s is not None:
+        end_ns = warmup_ns + round(trial.duration_s * NS_PER_S)
+    else:
+        before = len(load.offsets_ns(trial.seed, duration_ns=warmup_ns))
+        end_ns = int(load.offsets_ns(trial.seed, count=before + (trial.requests or 0))[-1])
+    return stripe(load.offsets_ns(trial.seed, duration_ns=end_ns + TAIL_NS), index, actors)
+
+
 def request(target: Target, parameters: Mapping[str, Any], prompt: Prompt) -> Request:
     """A prompt as the body that the endpoint's dialect wants."""
     body = dialects.body(target.dialect, prompt.text, parameters, target.streams)
     digest = hashlib.blake2b(body, digest_size=8).hexdigest()
     return Request(body, digest, prompt, dialects.max_tokens(parameters))
+
+
+async def probe_lag(lag_ns: list[int], clock: Clock) -> None:
+    """Notes how much later than asked the loop wakes a sleeper: what a stamp could be late by."""
+    while True:
+        due_ns = clock() + round(LAG_PROBE_S * NS_PER_S)
+        await asyncio.sleep(LAG_PROBE_S)
+        lag_ns.append(max(0, clock() - due_ns))

@@ -40,8 +40,9 @@ def even(legs: Iterable[Leg]) -> Iterator[int]:
         curve = int((last - first) * unit)
         slope = int(first * unit) * length_ns
         whole = 2 * length_ns * unit * NS_PER_S
+        begun, per = due.numerator, due.denominator
         while k < end:
-            yield begin_ns + _first_ns(curve, slope, math.ceil((k - due) * whole))
+            yield begin_ns + _first_ns(curve, slope, -((begun - k * per) * whole // per))
             k += 1
         begin_ns += length_ns
         due += more

@@ -1,6 +1,7 @@
 """What the server really did, one JSON line per request id, on this machine's monotonic clock."""
 
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,9 +38,14 @@ class TruthLog:
         self._fd = None if path is None else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def write(self, record: Record) -> None:
-        """One line, in one write."""
-        if self._fd is not None:
+        """One line, in one write; a log that cannot be written ends there, and the simulator goes on."""
+        if self._fd is None:
+            return
+        try:
             os.write(self._fd, orjson.dumps(record) + b"\n")
+        except OSError as error:
+            print(f"the truth log ends here: {error.strerror}", file=sys.stderr)
+            self.close()
 
     def close(self) -> None:
         if self._fd is not None:

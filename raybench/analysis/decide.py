@@ -1,0 +1,223 @@
+"""The decision: among settings that can be trusted and meet every criterion, the cheapest; none is an answer too."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import pyarrow as pa
+
+from raybench.analysis.columns import ALIASES
+from raybench.analysis.standing import PRICE, Setting, State, settings
+
+NAMES = {"error_rate": "error rate", PRICE: "cost", "latency_mean": "latency"}
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """A piece of a sentence; the report escapes it, and sets what is strong in bold."""
+
+    text: str
+    strong: bool = False
+
+
+Sentence = tuple[Phrase, ...]
+
+
+def plain(sentence: Sentence) -> str:
+    """A sentence without its emphasis."""
+    return "".join(phrase.text for phrase in sentence)
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """The answer for one configuration and payload: the trial id of its cheapest passing setting, or nearest miss."""
+
+    experiment: str
+    payload: str
+    instance_type: str | None
+    trial_id: str | None
+    nearest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer for `payload`, and one for each configuration and payload; settings go by their (first) trial id.
+
+    `second` is the runner-up; `close` are passing settings whose price interval overlaps the winner's, so that they
+    may be as cheap; `kept_out` would pass and cost less, but cannot be trusted. `settings` are those of all payloads.
+    """
+
+    payload: str | None
+    criteria: Mapping[str, float]
+    winner: str | None
+    nearest: str | None
+    second: str | None
+    close: tuple[str, ...]
+    kept_out: tuple[str, ...]
+    settings: Mapping[str, Setting]
+    recommendations: tuple[Recommendation, ...]
+    sentences: tuple[Sentence, ...]
+
+
+def decide(trials: pa.Table, criteria: Mapping[str, float], payload: str | None = None) -> Decision:
+    """The cheapest setting of `payload` that is VALID and meets all criteria, or else the nearest miss.
+
+    Equal prices are told apart by mean latency, then by order. A payload that was not played, or none, means the
+    first one. Recommendations follow experiments in the order played, then payloads in lexicographic order.
+    """
+    everything = settings(trials.to_pylist(), criteria)
+    played = [setting.payload for setting in everything]
+    asked = payload if payload in played else next(iter(played), payload)
+    here = [setting for setting in everything if setting.payload == asked]
+    passing, nearest = passing_and_nearest(here)
+    winner = passing[0] if passing else None
+    cheaper = [s for s in here if not (s.missed or s.counts) and (winner is None or s.rank < winner.rank)]
+    close = [other for other in passing[1:] if winner and _as_cheap(winner, other)]
+    return Decision(
+        payload=asked,
+        criteria=dict(criteria),
+        winner=_id(winner),
+        nearest=_id(nearest),
+        second=_id(passing[1] if len(passing) > 1 else None),
+        close=tuple(other.trial_id for other in close),
+        kept_out=tuple(other.trial_id for other in cheaper),
+        settings={setting.trial_id: setting for setting in everything},
+        recommendations=tuple(_recommendations(everything)),
+        sentences=tuple(_sentences(here, winner, nearest, close, cheaper, bool(criteria))),
+    )
+
+
+def _id(setting: Setting | None) -> str | None:
+    return None if setting is None else setting.trial_id
+
+
+def passing_and_nearest(here: Sequence[Setting]) -> tuple[list[Setting], Setting | None]:
+    """What counts and passes, cheapest first; and if nothing does, what counts and comes nearest."""
+    trusted = [setting for setting in here if setting.counts]
+    passing = sorted((setting for setting in trusted if not setting.missed), key=lambda setting: setting.rank)
+    missing = sorted(trusted, key=lambda setting: (setting.distance, setting.rank))
+    return passing, None if passing or not missing else missing[0]
+
+
+def _recommendations(everything: Sequence[Setting]) -> Iterable[Recommendation]:
+    order = {name: place for place, name in enumerate(dict.fromkeys(s.experiment for s in everything))}
+    by_place = sorted(everything, key=lambda setting: (order[setting.experiment], setting.payload))
+    for (experiment, payload), group in groupby(by_place, key=lambda s: (s.experiment, s.payload)):
+        here = list(group)
+        passing, nearest = passing_and_nearest(here)
+        instance = here[0].row.get("instance_type")
+        yield Recommendation(experiment, payload, instance, _id(passing[0] if passing else None), _id(nearest))
+
+
+def _as_cheap(winner: Setting, other: Setting) -> bool:
+    """Whether the intervals of two prices overlap, a price without one being a point."""
+    ours, theirs = winner.usd, other.usd
+    if ours.value is None or theirs.value is None:
+        return False
+    ours_most = ours.value if ours.low is None else math.inf if ours.high is None else ours.high
+    theirs_least = theirs.value if theirs.low is None else theirs.low
+    return theirs_least <= ours_most
+
+
+def _sentences(
+    here: Sequence[Setting],
+    winner: Setting | None,
+    nearest: Setting | None,
+    close: Sequence[Setting],
+    cheaper: Sequence[Setting],
+    judged: bool,
+) -> Iterable[Sentence]:
+    if winner is not None:
+        yield _winner(winner, judged)
+        if close:
+            others = _listed([f"{other.experiment} at {other.load} (${_short(other.usd.value)})" for other in close])
+            yield (Phrase("Too close to call on cost, the intervals overlap: "), Phrase(f"{others}."))
+    elif nearest is not None:
+        yield _nearest(nearest)
+    elif here:
+        yield (Phrase("No trial can be decided by", True), Phrase(": none is both whole and VALID."))
+    else:
+        yield (Phrase("Nothing was measured.", True),)
+    for setting in cheaper:
+        why = _listed(list(setting.row.get("reasons") or ())) or str(setting.row.get("state"))
+        verdict = setting.row.get("valid") if setting.row.get("state", "done") == "done" else "not finished"
+        name = f"{setting.experiment} at {setting.load}"
+        said = f" would pass at ${_short(setting.usd.value)} per 10k, but its trial is {verdict} ({why})."
+        yield (Phrase(name, True), Phrase(said))
+
+
+def _winner(winner: Setting, judged: bool) -> Sentence:
+    if winner.usd.value is None:
+        rule = "No price is known; fastest inside the criteria: " if judged else "No price is known; fastest: "
+    else:
+        rule = "Cheapest inside the criteria: " if judged else "Cheapest (no criteria are set): "
+    parts = [_latency(winner)]
+    if winner.usd.value is not None:
+        parts.append(f"${_short(winner.usd.value)} per 10k{_interval(winner.usd.low, winner.usd.high)}")
+    parts.append(_errors(winner))
+    name = (Phrase(winner.experiment, True), Phrase(" at "), Phrase(winner.load, True))
+    return (Phrase(rule), *name, Phrase(f". {', '.join(part for part in parts if part)}."))
+
+
+def _nearest(nearest: Setting) -> Sentence:
+    each = [_standing(state) for state in nearest.states]
+    name = (Phrase(nearest.experiment, True), Phrase(" at "), Phrase(nearest.load, True))
+    none = Phrase("No configuration meets every criterion.", True)
+    return (none, Phrase(" The nearest is "), *name, Phrase(f": {', '.join(each)}."))
+
+
+def _standing(state: State) -> str:
+    name = criterion_name(state.criterion)
+    if state.met:
+        return f"{name} passes"
+    if state.exceedance is None:
+        return f"{name} is not known"
+    if math.isinf(state.exceedance):
+        return f"{name} is {_number(state)} where none is allowed" if state.value else f"{name} never ends"
+    return f"{name} is {_times(state.exceedance)} the limit"
+
+
+def criterion_name(criterion: str) -> str:
+    """A criterion in words: `latency`, `cost`, `ttft p95`."""
+    column = ALIASES.get(criterion, criterion)
+    return NAMES.get(column, column.replace("_", " "))
+
+
+def _number(state: State) -> str:
+    return f"{state.value:.2%}" if state.criterion == "error_rate" else _short(state.value)
+
+
+def _latency(setting: Setting) -> str:
+    mean, low, high = (setting.row.get(f"latency_mean{end}") for end in ("", "_low", "_high"))
+    return "" if mean is None else f"{_short(mean)} s mean{_interval(low, high)}"
+
+
+def _errors(setting: Setting) -> str:
+    failed, requests = setting.row.get("failed"), setting.row.get("requests")
+    if failed is None or not requests:
+        return ""
+    errors = f"{failed:,} error{'' if failed == 1 else 's'} in {requests:,}"
+    most = setting.row.get("error_rate_high")
+    return errors if most is None else f"{errors} (which leaves room for a true rate up to {most:.1%})"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" (95 % interval {_short(low)}–{_short(high)})"
+
+
+def _short(value: float | None) -> str:
+    """Three figures, or whole numbers above a hundred: `0.418`, `3.81`, `1,205`."""
+    if value is None:
+        return "–"
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+
+
+def _times(excess: float) -> str:
+    return f"{excess:.2f}×" if excess < 1.1 else f"{excess:.1f}×" if excess < 10 else f"{excess:.0f}×"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1] if parts else ""

@@ -1,0 +1,163 @@
+"""How a setting stands to the criteria: one configuration at one load on one payload, all its repeats together."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from raybench.analysis import stats
+from raybench.analysis.columns import ALIASES, TRIALS
+from raybench.analysis.metrics import Facts
+
+PRICE = "price_per_10k_txn"
+
+
+class Standing(StrEnum):
+    """How a number stands to its limit; unsure: the limit lies inside the number's interval."""
+
+    PASS = "pass"  # noqa: S105
+    FAIL = "fail"
+    UNSURE = "unsure"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One criterion of one setting: the number, its interval, its limit and how it stands.
+
+    `exceedance` is the number over its limit: above 1 it fails, by that multiple. It is infinite over a limit of
+    zero, or where what is limited never finished, and None where there is no number.
+    """
+
+    criterion: str
+    standing: Standing
+    limit: float
+    value: float | None
+    low: float | None
+    high: float | None
+    exceedance: float | None
+
+    @property
+    def met(self) -> bool:
+        """Whether the number is within its limit, by its best estimate."""
+        return self.exceedance is not None and self.exceedance <= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One configuration at one load on one payload: its row of TRIALS, and how that stands to each criterion."""
+
+    row: Facts
+    states: tuple[State, ...]
+
+    @property
+    def trial_id(self) -> str:
+        """The trial, or the first of its repeats."""
+        return str(self.row["trial_id"])
+
+    @property
+    def experiment(self) -> str:
+        return str(self.row["experiment"])
+
+    @property
+    def payload(self) -> str:
+        return str(self.row["payload"])
+
+    @property
+    def load(self) -> str:
+        """The load in words: `concurrency 8`, or the label of an open load."""
+        closed = self.row.get("kind", "closed") == "closed" and self.row.get("concurrency")
+        return f"concurrency {self.row['concurrency']}" if closed else str(self.row["load"])
+
+    @property
+    def usd(self) -> stats.Estimate:
+        """The price of 10,000 requests."""
+        return stats.Estimate(*(self.row.get(PRICE + end) for end in ("", "_low", "_high")))
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What settings that pass are ordered by: price, then mean latency; unknown is last."""
+        known = (self.row.get(PRICE), self.row.get("latency_mean"))
+        price, latency = (math.inf if value is None else float(value) for value in known)
+        return price, latency
+
+    @property
+    def counts(self) -> bool:
+        """Whether it may be decided by: its trials were played whole and are VALID."""
+        return bool(self.row.get("state", "done") == "done" and self.row.get("valid", "VALID") == "VALID")
+
+    @property
+    def missed(self) -> tuple[State, ...]:
+        """The criteria that are not met, for want of a number too."""
+        return tuple(state for state in self.states if not state.met)
+
+    @property
+    def distance(self) -> tuple[int, int, float]:
+        """How far from passing: criteria without a number, infinitely missed ones, product of the exceedances."""
+        by = [state.exceedance for state in self.missed]
+        known = [excess for excess in by if excess is not None and math.isfinite(excess)]
+        return by.count(None), len(by) - by.count(None) - len(known), math.prod(known)
+
+
+def states(row: Facts, criteria: Mapping[str, float]) -> tuple[State, ...]:
+    """How a row of TRIALS stands to each criterion, in the order configured."""
+    return tuple(_state(row, criterion, float(limit)) for criterion, limit in criteria.items())
+
+
+def met(found: Sequence[State]) -> bool | None:
+    """Whether all criteria are met; None where there are none, or where one cannot be told and none surely fails."""
+    if any(state.standing is Standing.FAIL for state in found):
+        return False
+    return True if found and all(state.met for state in found) else None
+
+
+def settings(trials: Sequence[Facts], criteria: Mapping[str, float]) -> tuple[Setting, ...]:
+    """The settings of rows of TRIALS, in their order, repeats put together."""
+    cells: dict[tuple[Any, ...], list[Facts]] = {}
+    for row in trials:
+        cells.setdefault((row["experiment"], row["payload"], row["load"]), []).append(row)
+    together = (rows[0] if len(rows) == 1 else _together(rows) for rows in cells.values())
+    return tuple(Setting(row, states(row, criteria)) for row in together)
+
+
+def _state(row: Facts, criterion: str, limit: float) -> State:
+    column = ALIASES.get(criterion, criterion)
+    value, low, high = (row.get(column + end) for end in ("", "_low", "_high"))
+    if value is None:
+        endless = column in (row.get("beyond") or ()) or (
+            column.startswith("price") and row.get("requests_per_s") == 0
+        )
+        standing = Standing.FAIL if endless else Standing.MISSING
+        return State(criterion, standing, limit, None, None, None, math.inf if endless else None)
+    within = value <= limit
+    if within:
+        sure = high is None or high <= limit or (column == "error_rate" and limit == 0)
+    else:
+        sure = low is None or low > limit
+    standing = (Standing.PASS if within else Standing.FAIL) if sure else Standing.UNSURE
+    excess = value / limit if limit else math.inf if value > 0 else 0.0
+    return State(criterion, standing, limit, value, low, high, excess)
+
+
+_SPREAD_OVER = tuple(name.removesuffix("_low") for name in TRIALS.names if name.endswith("_low"))
+_ADDED_UP = ("requests", "ok", "failed", "not_sent", "lost", "throttled", "truncated", "window_s")
+
+
+def _together(rows: Sequence[Facts]) -> Facts:
+    """Repeats as one row: times and rates on the log scale, counts added up, the worst verdict of all."""
+    row = dict(rows[0])
+    for name in _SPREAD_OVER:
+        values = [each.get(name) for each in rows]
+        known = [float(value) for value in values if value is not None]
+        one = stats.combined(known) if len(known) == len(values) else stats.Estimate()
+        row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
+    row |= {name: sum(each.get(name) or 0 for each in rows) for name in _ADDED_UP}
+    errors = stats.wilson(row["failed"], row["requests"])
+    row |= {"error_rate": errors.value, "error_rate_low": errors.low, "error_rate_high": errors.high}
+    verdicts = {each.get("valid", "VALID") for each in rows}
+    row["valid"] = next(valid for valid in ("INVALID", "INCONCLUSIVE", "VALID") if valid in verdicts)
+    row["state"] = "done" if all(each.get("state", "done") == "done" for each in rows) else "partial"
+    for name in ("reasons", "reason_texts", "beyond"):
+        row[name] = list(dict.fromkeys(text for each in rows for text in each.get(name) or ()))
+    return row

@@ -1,0 +1,243 @@
+"""Statistics of a trial: percentiles and their intervals, dependence, steady state, rates, repeats.
+
+Everything takes plain arrays and gives plain numbers; None means that the sample cannot tell. Values may be +inf:
+a request that never finished is slower than everything that did.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+from scipy import stats as distributions
+
+Values = npt.NDArray[np.float64]
+
+CONFIDENCE = 0.95
+CERTAINTY = 0.99
+BATCHES = 10
+WINDOW = 5
+NOISE = 1.645
+TRUSTED = 30
+FEWEST_FOR_TREND = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number and its two-sided 95 % interval; None where the sample cannot tell."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quantile(Estimate):
+    """A percentile; `certified` bounds it from above with 99 % confidence, `beyond` says it never finished."""
+
+    certified: float | None = None
+    beyond: bool = False
+
+
+@cache
+def interval_floor(q: float) -> int:
+    """The fewest values whose two-sided 95 % interval of the q-quantile exists: 6, 36, 72, 368 for p50 to p99."""
+    return math.ceil(math.log((1 - CONFIDENCE) / 2) / math.log(max(q, 1 - q)))
+
+
+@cache
+def certified_floor(q: float) -> int:
+    """The fewest values that certify a bound on the q-quantile: 11, 64, 130, 662 for p50 to p99 (MLPerf LoadGen)."""
+    return _least_below(q, 1) + 1
+
+
+@cache
+def _least_below(q: float, above: int) -> int:
+    """The least h for which h values below and `above` above the bound are less likely than 1 - CERTAINTY."""
+    step = high = max(8, above)
+    while special.betainc(high, above + 1, q) >= 1 - CERTAINTY:
+        high += (step := step * 2)
+    low = 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        too_likely = special.betainc(middle, above + 1, q) >= 1 - CERTAINTY
+        low, high = (middle, high) if too_likely else (low, middle)
+    return high
+
+
+@cache
+def _bound_rank(n: int, q: float) -> int:
+    """Which of the largest values of n bounds the q-quantile: max{i : n >= h(i) + i}; 0 if none does."""
+    low, high = 0, max(1, math.ceil(n * (1 - q)) + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _least_below(q, middle) + middle <= n else (low, middle)
+    return low
+
+
+def quantile(ordered: Values, q: float) -> float:
+    """The q-quantile of ascending values, as NumPy's default: linear between neighbours; +inf next to an inf."""
+    place = (len(ordered) - 1) * q
+    below = math.floor(place)
+    if place == below or ordered[below] == ordered[below + 1]:
+        return float(ordered[below])
+    return float(ordered[below] + (ordered[below + 1] - ordered[below]) * (place - below))
+
+
+def percentile(ordered: Values, q: float, effective: float) -> Quantile:
+    """The q-quantile of ascending values that are worth `effective` independent ones.
+
+    Nothing below the floor of values; no interval and no certified bound below their floors of independent ones, nor
+    where dependent values are worth fewer than 30: so few cannot tell how dependent they are.
+    """
+    n = len(ordered)
+    if n < interval_floor(q):
+        return Quantile()
+    worth = min(n, math.floor(effective))
+    if worth < min(n, TRUSTED):
+        worth = 0
+    value, low, high, bound = quantile(ordered, q), math.nan, math.nan, math.nan
+    if worth >= interval_floor(q):
+        tail = (1 - CONFIDENCE) / 2
+        first = int(distributions.binom.ppf(tail, worth, q))
+        last = int(distributions.binom.ppf(1 - tail, worth, q)) + 1
+        low = ordered[max(1, math.floor(first * n / worth)) - 1]
+        high = ordered[min(n, math.ceil(last * n / worth)) - 1]
+    if rank := _bound_rank(worth, q):
+        bound = ordered[n - max(1, math.floor(rank * n / worth))]
+    return Quantile(_finite(value), _finite(low), _finite(high), _finite(bound), beyond=math.isinf(value))
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def correlation_time(series: npt.ArrayLike) -> float:
+    """1 + 2 Σ ρ_k up to Sokal's window (five times itself): how many values in a row say one thing; at least 1."""
+    x = np.asarray(series, np.float64)
+    x = x - x.mean() if len(x) else x
+    if len(x) < 10 or not np.any(x):
+        return 1.0
+    size = 1 << (2 * len(x) - 1).bit_length()
+    spectrum = np.fft.rfft(x, size)
+    covariance = np.fft.irfft(spectrum * np.conj(spectrum), size)[: len(x)]
+    times = 2 * np.cumsum(covariance / covariance[0]) - 1
+    inside = np.arange(len(times)) >= WINDOW * times
+    return max(1.0, float(times[int(np.argmax(inside))] if inside.any() else len(x)))
+
+
+def effective_size(series: Values) -> float:
+    """How many independent values a series in time order is worth, judged by when it exceeds its own percentiles.
+
+    The longest correlation time of p50, p75 and p90 counts: a queue's memory shows in its middle before its tail. A
+    time that pure noise of this length would show once in twenty is taken for noise.
+    """
+    n = len(series)
+    if n < 10:
+        return float(n)
+    ordered = np.sort(series)
+    longest = max(correlation_time(series > quantile(ordered, q)) for q in (0.5, 0.75, 0.9))
+    noise = 1 + NOISE * 2 * math.sqrt(WINDOW / n)
+    return n / longest if longest > noise else float(n)
+
+
+def clustered_size(hits: Values, sizes: Values) -> float:
+    """How many independent values a share is worth whose values come in clusters: `hits` of `sizes` in each."""
+    total = float(sizes.sum())
+    share = float(hits.sum()) / total if total else 0.0
+    variance = float(np.sum((hits - share * sizes) ** 2)) / total**2 if total else 0.0
+    return min(total, share * (1 - share) / variance) if variance > 0 else total
+
+
+def mean(series: Values) -> Estimate:
+    """The mean of values in time order; its interval from ten batch means, or from the values if under twenty."""
+    return ratio(series, np.ones_like(series))
+
+
+def ratio(parts: Values, wholes: Values) -> Estimate:
+    """Σ parts / Σ wholes of pairs in time order, with the interval of ten batches' ratios."""
+    parts, wholes = parts[wholes > 0], wholes[wholes > 0]
+    n = len(parts)
+    if n == 0:
+        return Estimate()
+    cuts = np.arange(n) if n < FEWEST_FOR_TREND else np.arange(BATCHES) * n // BATCHES
+    batches = np.add.reduceat(parts, cuts) / np.add.reduceat(wholes, cuts)
+    return around(float(math.fsum(parts) / math.fsum(wholes)), batches)
+
+
+def around(value: float, batches: Values, floor: float | None = None) -> Estimate:
+    """`value` with the Student interval that the spread of its batches gives it, cut off at `floor`."""
+    k = len(batches)
+    if k < 2:
+        return Estimate(value)
+    reach = float(special.stdtrit(k - 1, (1 + CONFIDENCE) / 2) * batches.std(ddof=1) / math.sqrt(k))
+    return Estimate(value, value - reach if floor is None else max(floor, value - reach), value + reach)
+
+
+def wilson(hits: int, n: int) -> Estimate:
+    """A rate `hits / n` with Wilson's interval."""
+    if n == 0:
+        return Estimate()
+    z = float(special.ndtri((1 + CONFIDENCE) / 2))
+    p, weight = hits / n, 1 + z * z / n
+    middle = (p + z * z / (2 * n)) / weight
+    reach = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / weight
+    return Estimate(p, 0.0 if hits == 0 else middle - reach, 1.0 if hits == n else middle + reach)
+
+
+def warmup_cut(series: Values) -> float | None:
+    """MSER-5: which share of a series to cut so that the rest is steadiest; over one half says it never settled."""
+    m = len(series) // 5
+    if m < BATCHES:
+        return None
+    batches = series[: 5 * m].reshape(m, 5).mean(axis=1)
+    left = np.arange(m, 0, -1)
+    sums, squares = np.cumsum(batches[::-1])[::-1], np.cumsum((batches**2)[::-1])[::-1]
+    spread = (squares / left - (sums / left) ** 2) / left
+    return float(np.argmin(spread[: m - 4])) / m
+
+
+def drift(times: Values, series: Values, confidence: float = CONFIDENCE) -> Estimate:
+    """How much a series changed from first to last instant, as a share of its mean: least squares on batches."""
+    n = len(series)
+    if n < FEWEST_FOR_TREND or not series.any() or times[0] == times[-1]:
+        return Estimate()
+    cuts = np.arange(BATCHES) * n // BATCHES
+    sizes = np.diff(np.append(cuts, n))
+    x = np.add.reduceat(times, cuts) / sizes
+    y = np.add.reduceat(series, cuts) / sizes
+    x = (x - x.mean()) / (times[-1] - times[0])
+    slope = float(x @ y / (x @ x))
+    left = y - y.mean() - slope * x
+    error = math.sqrt(float(left @ left) / (BATCHES - 2) / float(x @ x))
+    reach = float(special.stdtrit(BATCHES - 2, (1 + confidence) / 2)) * error
+    middle = float(series.mean())
+    return Estimate(slope / middle, (slope - reach) / middle, (slope + reach) / middle)
+
+
+def combined(repeats: Sequence[float]) -> Estimate:
+    """One number from repeats of a trial: the geometric mean, with Student's interval on the log scale."""
+    values = np.asarray(repeats, np.float64)
+    if len(values) == 0 or not np.all((values > 0) & np.isfinite(values)):
+        return Estimate()
+    logs = around(float(np.log(values).mean()), np.log(values))
+    return Estimate(*(None if log is None else math.exp(log) for log in (logs.value, logs.low, logs.high)))
+
+
+def change(base: Sequence[float], candidate: Sequence[float]) -> Estimate:
+    """candidate / base of repeated trials, with Welch's interval on the log scale if each has two or more."""
+    a, b = (np.log(np.asarray(side, np.float64)) for side in (base, candidate))
+    if not len(a) or not len(b):
+        return Estimate()
+    gap = float(b.mean() - a.mean())
+    if len(a) < 2 or len(b) < 2:
+        return Estimate(math.exp(gap))
+    va, vb = float(a.var(ddof=1)) / len(a), float(b.var(ddof=1)) / len(b)
+    if va + vb == 0:
+        return Estimate(math.exp(gap), math.exp(gap), math.exp(gap))
+    freedom = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
+    reach = float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(va + vb)
+    return Estimate(math.exp(gap), math.exp(gap - reach), math.exp(gap + reach))

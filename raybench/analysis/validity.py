@@ -1,0 +1,238 @@
+"""Can a trial be trusted, and why not: the verdict on it, from its row of TRIALS.
+
+INVALID says that the numbers would mislead about the endpoint; INCONCLUSIVE that they may be right but this trial
+cannot tell; a reason that does neither is a remark on a VALID trial.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from raybench.analysis import stats
+from raybench.analysis.columns import ALIASES, QUANTILES, SPREADS
+from raybench.analysis.facts import DRIFT
+from raybench.analysis.metrics import Facts
+
+LATE_S, LATE_SHARE = 0.01, 0.02
+"""A p99 delay of the client's own may be so long, or this share of what a request takes."""
+
+LATE_SLOTS = 5
+"""How many times that a closed load may start late before it counts."""
+
+LAG_MAX_S, LAG_MAX_SHARE = 0.15, 0.1
+"""The longest delay of the client's event loop may be so long, or this share of what a request takes."""
+
+BUSY = 0.9
+"""CPU seconds a second above which a client process may be the bottleneck."""
+
+IDLE = 0.98
+"""The least share of the time in which a closed load's slots are filled."""
+
+SHARE = 0.01
+"""The share of requests above which a fault decides; below, it is a remark."""
+
+CONNECTIONS = 0.05
+"""The share of requests on new connections above which latency is not the endpoint's alone."""
+
+
+class Valid(StrEnum):
+    """The verdict on a trial."""
+
+    VALID = "VALID"
+    INVALID = "INVALID"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Something noticed about a trial: a stable code, one sentence, what to do, and what it makes of the trial."""
+
+    code: str
+    text: str
+    remedy: str
+    makes: Valid = Valid.VALID
+
+
+def verdict(summary: Facts, criteria: Mapping[str, float]) -> tuple[Valid, tuple[Reason, ...]]:
+    """The verdict on a trial from its row of TRIALS, facts included, and the reasons for it."""
+    reasons = tuple(reason for check in CHECKS for reason in check(summary, criteria))
+    worst = (Valid.INVALID, Valid.INCONCLUSIVE)
+    made = {reason.makes for reason in reasons}
+    return next((valid for valid in worst if valid in made), Valid.VALID), reasons
+
+
+Check = Callable[[Facts, Mapping[str, float]], Iterator[Reason]]
+
+
+def _share_of(summary: Facts, name: str, whole: str = "requests") -> float:
+    return (summary.get(name) or 0) / summary[whole] if summary.get(whole) else 0.0
+
+
+def _counted(code: str, column: str, text: str, remedy: str, makes: Valid = Valid.INVALID) -> Check:
+    """A check on a number of requests: above one in a hundred it decides, below it is a remark."""
+
+    def check(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
+        if number := summary.get(column):
+            said = f"{number:,} of {summary['requests']:,} requests {text}"
+            yield Reason(code, said, remedy, makes if _share_of(summary, column) > SHARE else Valid.VALID)
+
+    return check
+
+
+def _usual_s(summary: Facts) -> float:
+    """What a request usually takes; delays are judged by it."""
+    return summary.get("service_latency_p50") or summary.get("service_latency_mean") or 0.0
+
+
+def _client_lag(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
+    usual_s, remedy = _usual_s(summary), "use more load actors, a quieter machine, or less load per core"
+    for column, floor_s, share in (("lag_p99_s", LATE_S, LATE_SHARE), ("lag_max_s", LAG_MAX_S, LAG_MAX_SHARE)):
+        lag_s = summary.get(column)
+        if lag_s is not None and lag_s > max(floor_s, share * usual_s):
+            name = "p99" if column == "lag_p99_s" else "at worst"
+            text = f"the client's event loop woke {lag_s * 1000:,.0f} ms late ({name}): its stamps are as late"
+            yield Reason("client_lag", text, remedy, Valid.INVALID)
+            return
+    if (summary.get("cpu_share") or 0) > BUSY:
+        text = f"a load actor used {summary['cpu_share']:.0%} of a core: the client may be the bottleneck"
+        yield Reason("client_lag", text, remedy, Valid.INVALID)
+
+
+def _late_starts(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
+    """An open load that starts late is another load; a closed one is a little lighter, as `slots_idle` measures."""
+    late_s, limit_s = summary.get("lateness_p99"), max(LATE_S, LATE_SHARE * _usual_s(summary))
+    if late_s is not None and late_s > limit_s:
+        text = f"requests left up to {late_s * 1000:,.0f} ms (p99) after they were due"
+        decides = summary.get("kind") != "closed" or late_s > LATE_SLOTS * limit_s
+        remedy = "use more load actors or a lower rate"
+        yield Reason("late_starts", text, remedy, Valid.INVALID if decides else Valid.VALID)
+
+
+def _slots_idle(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
+    ratio = summary.get("little_ratio")
+    if ratio is not None and ratio < IDLE:
+        text = (
+            f"the {summary['concurrency']} slots were filled {ratio:.1%} of the time: the load was lighter than said"
+        )
+        yield Reason("slots_idle", text, "check for lost actors and a client short of CPU", Valid.INVALID)
+
+
+def _new_connections(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
+    if number := summary.get("new_connections"):
+        text = f"{number:,} of {summary['requests']:,} requests opened a connection within their latency"
+        makes = Valid.INCONCLUSIVE if _share_of(summary, "new_connections") > CONNECTIONS else Valid.VALID
+        yield Reason("new_connections", text, "see whether the endpoint or a proxy closes connections", makes)
+
+
+def _tokens(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
+    checks = (
+        ("token_mismatches", "hold another number of tokens in their chunks than the server counted"),
+        ("over_max", "hold more tokens than were asked for"),
+    )
+    for column, text in checks:
+        yield from _counted("token_mismatch", column, text, "check the dialect and the container's token counts")(
+            summary, criteria
+        )
+
+
+def _repeated_prompts(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
+    share, cached = summary.get("prompts_repeated") or 0.0, summary.get("cached_token_share") or 0.0
+    if share > SHARE:
+        text = (
+            f"{share:.0%} of the requests sent a prompt again, the commonest {summary['prompt_repeats_max']:,} times"
+        )
+        if cached > SHARE:
+            text += f", and {cached:.0%} of the prompt tokens came from the endpoint's cache"
+        makes = Valid.INCONCLUSIVE if cached > SHARE else Valid.VALID
+        yield Reason("repeated_prompts", text, "use a larger data set, or a synthetic one", makes)
+
+
+def _unstable(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
+    if summary.get("steady") is False:
+        drift, shift = summary["drift"], summary.get("warmup_shift") or 0.0
+        text = f"latency changed by {drift:+.0%} of its mean within the window"
+        if abs(drift) <= DRIFT:
+            text = f"latency never settled: without the first {summary['warmup_cut']:.0%} its mean is {shift:+.0%}"
+        yield Reason("unstable", text, "warm up longer, measure longer, or lower the load", Valid.INCONCLUSIVE)
+
+
+def _percentiles(criteria: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """Criteria on a percentile of requests, as columns, with their quantile."""
+    for name in criteria:
+        p = name.rpartition("_")[2]
+        if p in QUANTILES and not name.startswith("itl"):
+            yield name, QUANTILES[p]
+
+
+def _near_saturation(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
+    """Percentiles whose interval was refused, because in long queues requests are alike.
+
+    A closed load has no long queue, but its slots fall into step: there it is a remark, if a criterion asks for it.
+    """
+    closed = summary.get("kind") == "closed"
+    asked = () if closed else tuple(f"latency_{p}" for p in QUANTILES)
+    refused = [name for name in (*asked, *criteria) if name in _REFUSABLE and _refused(summary, name)]
+    if refused:
+        requests, worth = summary.get("requests") or 0, summary.get("n_eff") or 0.0
+        text = f"{requests:,} requests are worth {worth:,.0f} independent ones: {refused[-1]} is not certified"
+        remedy = "measure longer" if closed else "lower the rate, or measure much longer"
+        decides = not closed and any(name in criteria for name in refused)
+        yield Reason("near_saturation", text, remedy, Valid.INCONCLUSIVE if decides else Valid.VALID)
+
+
+_REFUSABLE = {f"{name}_{p}" for name in SPREADS for p in QUANTILES}
+
+
+def _refused(summary: Facts, name: str) -> bool:
+    return summary.get(name) is not None and summary.get(f"{name}_low") is None
+
+
+def _too_few(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
+    requests = summary.get("requests") or 0
+    if not requests:
+        yield Reason("too_few", "no request was measured", "measure longer", Valid.INCONCLUSIVE)
+        return
+    for name, q in _percentiles(criteria):
+        if requests < (floor := stats.interval_floor(q)):
+            text = f"{requests:,} requests are too few for {name}, which needs {floor:,}"
+            yield Reason("too_few", text, "measure longer", Valid.INCONCLUSIVE)
+    for name in criteria:
+        column = ALIASES.get(name, name)
+        if column.endswith("_mean") and summary.get("ok") and summary.get(column) is None:
+            yield Reason("too_few", f"{name} has no value to stand on", "measure longer", Valid.INCONCLUSIVE)
+
+
+def _stamp_disorder(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
+    if number := summary.get("stamp_disorders"):
+        text = f"{number:,} rows have instants out of order: the clock or the client is broken"
+        yield Reason("stamp_disorder", text, "report this as a bug, with the run directory", Valid.INVALID)
+
+
+def _lost_rows(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
+    lost = (summary.get("missing_rows") or 0) + (summary.get("lost") or 0)
+    actors = summary.get("lost_actors") or 0
+    if lost or actors:
+        gone = f"{lost:,} planned requests left no result" + (f", {actors:,} load actors died" if actors else "")
+        yield Reason("lost_rows", gone, "see the actors' logs; play the trial again", Valid.INVALID)
+
+
+CHECKS: tuple[Check, ...] = (
+    _client_lag,
+    _late_starts,
+    _counted("not_sent", "not_sent", "were planned but never sent", "raise max_in_flight, or lower the rate"),
+    _slots_idle,
+    _new_connections,
+    _tokens,
+    _counted("echoed_prompt", "echoed", "got their prompt back in the reply", "set return_full_text to false"),
+    _repeated_prompts,
+    _counted("truncated", "truncated", "ended without the terminal record", "see the container's log"),
+    _counted(
+        "throttled", "throttled", "were throttled: this measures the quota", "raise the quota or lower the load"
+    ),
+    _unstable,
+    _near_saturation,
+    _too_few,
+    _stamp_disorder,
+    _lost_rows,
+)
+"""Every alarm, each with its code, in the order of the report."""

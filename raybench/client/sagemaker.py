@@ -1,0 +1,268 @@
+"""SageMaker's runtime: one Request becomes one wire request, and what the wire said becomes one Exchange.
+
+`send` puts a signed request on an open connection and collects stamped bytes; it reads nothing, raises nothing and
+cannot repeat itself. `read` makes sense of them in small steps, so that no other stream's bytes wait for it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from raybench.client.credentials import chain
+from raybench.client.dialects import dialect_named
+from raybench.client.eventstream import FrameError, frames
+from raybench.client.http import ConnectError, Connection, Reply, connect
+from raybench.client.sigv4 import Credentials, Signer, bearer_token
+from raybench.client.target import Target, Timeouts
+from raybench.client.transcript import Arrivals, RecordError, Transcript, records
+from raybench.client.verdicts import FINE, Verdict, broken, excerpt, refused, stream_fault, unexpected, verdict
+from raybench.clock import NS_PER_S, Clock, monotonic_ns
+from raybench.errors import EndpointError
+from raybench.rows import Exchange, Outcome, Request, Source
+
+STEP_FRAMES, STEP_RECORDS = 64, 32  # some 50 µs of work
+__all__ = ["SageMakerClient", "Target", "Timeouts"]
+
+EVENT_STREAM = "application/vnd.amazon.eventstream"
+
+
+class SageMakerClient:
+    """The client of one endpoint: `open` it, `send` and `read` as often as you like, `close` it.
+
+    `clock` stamps; everything else is asyncio, so it runs on any loop.
+    """
+
+    def __init__(self, target: Target, *, clock: Clock = monotonic_ns, keep_text: bool = False) -> None:
+        self.target = target
+        self._clock = clock
+        self._keep_text = keep_text
+        self._dialect = dialect_named(target.dialect)
+        self._address = target.address
+        timeouts = target.timeouts
+        total_s = timeouts.stream_s if target.streams else timeouts.invoke_s
+        self._total_ns, self._idle_ns = round(total_s * NS_PER_S), round(timeouts.idle_s * NS_PER_S)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in target.headers.items())
+        self._head = f"POST {target.path} HTTP/1.1\r\n{lines}User-Agent: raybench\r\n".encode()
+        self._freeze: Callable[[], Credentials] | None = None
+        self._credentials = target.credentials
+        self._signer: Signer | None = None
+        self._bearer = b""
+        self._free: deque[Connection] = deque()
+        self._busy: set[Connection] = set()
+
+    async def open(self, connections: int) -> None:
+        """Finds credentials and opens keep-alive connections in place of idle ones, which may have gone stale.
+
+        EndpointError, in one line, if it cannot.
+        """
+        await self.close()
+        await self.refresh_if_due()
+        timeout_s = self.target.timeouts.connect_s
+        opening = [connect(self._address, self._clock, timeout_s) for _ in range(connections)]
+        opened = await asyncio.gather(*opening, return_exceptions=True)
+        self._free.extend(each for each in opened if isinstance(each, Connection))
+        for problem in opened:
+            if isinstance(problem, BaseException):
+                await self.close()
+                where = f"{self._address.host}:{self._address.port}"
+                raise EndpointError(f"endpoint {self.target.endpoint!r}: {where}: {problem}") from problem
+
+    async def refresh_if_due(self) -> None:
+        """Takes fresh credentials, and a fresh bearer token, where they are due; call it between trials."""
+        if self.target.credentials is None:
+            if self._freeze is None:
+                self._freeze = await asyncio.to_thread(chain, self.target.profile)
+            credentials = await asyncio.to_thread(self._freeze)
+        else:
+            credentials = self.target.credentials
+        if self.target.route == "openai":
+            token = bearer_token(credentials, self.target.region, _epoch_s())
+            self._bearer = f"Authorization: Bearer {token}\r\n".encode()
+        elif self._signer is None or credentials != self._credentials:
+            self._signer = Signer(credentials, self.target.region, self.target.headers, self.target.path)
+        self._credentials = credentials
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        for connection in self._free:
+            connection.close()
+        for connection in self._busy:
+            connection.abort()
+        self._free.clear()
+        await asyncio.sleep(0)
+
+    async def send(self, request: Request) -> Reply:
+        """Sends one request once; returns when the last byte of its reply is stamped, or why there is none.
+
+        With no open connection left it opens one first: the row then says `connection_reused` false.
+        """
+        connection, reused = self._take(), True
+        if connection is None:
+            reused = False
+            try:
+                connection = await connect(self._address, self._clock, self.target.timeouts.connect_s)
+            except ConnectError as error:
+                return Reply(self._clock(), failure=error.failure, problem=str(error), reused=False)
+        self._busy.add(connection)
+        try:
+            wire = self._wire(request.body)
+            return await connection.exchange(wire, self._total_ns, self._idle_ns, reused=reused)
+        finally:
+            self._busy.discard(connection)
+            if connection.usable:
+                self._free.append(connection)
+
+    async def read(self, request: Request, reply: Reply) -> Exchange:
+        """Makes sense of a reply, giving the loop back every few records."""
+        transcript = Transcript()
+        if reply.status is None:
+            ending = broken(reply, Outcome.CONNECTION_ERROR)
+        elif not 200 <= reply.status < 300:
+            ending = refused(reply)
+        elif self._is_stream(reply):
+            ending = await self._read_stream(reply, transcript)
+        else:
+            ending = self._read_whole(reply, transcript)
+        return _exchange(request, reply, transcript, ending, self._keep_text)
+
+    def _take(self) -> Connection | None:
+        while self._free:
+            connection = self._free.popleft()
+            if connection.usable:
+                return connection
+        return None
+
+    def _wire(self, body: bytes) -> bytes:
+        """Head and body as they go out, signed now."""
+        signed = self._signer.lines(body, _epoch_s()) if self._signer else self._bearer
+        return b"%b%bContent-Length: %d\r\n\r\n%b" % (self._head, signed, len(body), body)
+
+    def _is_stream(self, reply: Reply) -> bool:
+        if self.target.route != "openai":
+            return self.target.route == "stream"
+        kind = (reply.header(b"content-type") or "").partition(";")[0].strip().lower()
+        return self.target.stream and kind != "application/json"
+
+    def _read_whole(self, reply: Reply, transcript: Transcript) -> Verdict:
+        if reply.failure is not None:
+            return broken(reply, Outcome.CONNECTION_ERROR)
+        try:
+            self._dialect.read_reply(transcript, reply.body())
+        except RecordError as error:
+            return verdict(Outcome.PROTOCOL_ERROR, "MalformedBody", f"{error}: {excerpt(reply.body())}")
+        if transcript.error is not None:
+            return verdict(Outcome.MODEL_ERROR, *transcript.error)
+        return FINE
+
+    async def _read_stream(self, reply: Reply, transcript: Transcript) -> Verdict:
+        kind = reply.header(b"content-type") or ""
+        framed = self.target.route == "stream"
+        if framed and reply.failure is None and not kind.startswith(EVENT_STREAM):
+            return unexpected(reply, kind)
+        arrivals = Arrivals(reply.stamps, reply.pieces)
+        fault: Verdict | None = None
+        whole = True
+        if framed:
+            arrivals, whole, fault = await _unframed(arrivals)
+        try:
+            whole = await self._read_records(arrivals, transcript) and whole
+        except RecordError as error:
+            return verdict(Outcome.PROTOCOL_ERROR, "MalformedRecord", error)
+        if transcript.error is not None:
+            return verdict(Outcome.STREAM_ERROR, *transcript.error)
+        if fault is not None:
+            return fault
+        if reply.failure is not None:
+            return broken(reply, Outcome.TRUNCATED)
+        ended = transcript.ended if self._dialect.terminal else transcript.records > 0
+        if not (whole and ended):
+            return verdict(Outcome.TRUNCATED, "NoTerminalRecord", "the stream ended without its last record")
+        return FINE
+
+    async def _read_records(self, arrivals: Arrivals, transcript: Transcript) -> bool:
+        """Reads every record up to an error; false if the stream ends inside one."""
+        read_record = self._dialect.read_record
+        for step, (stamp_ns, record, end) in enumerate(records(arrivals), 1):
+            try:
+                read_record(transcript, record, stamp_ns)
+            except RecordError:
+                if end < len(arrivals.data):
+                    raise
+                return False
+            if transcript.error is not None:
+                break
+            if step % STEP_RECORDS == 0:
+                await asyncio.sleep(0)
+        return True
+
+
+async def _unframed(arrivals: Arrivals) -> tuple[Arrivals, bool, Verdict | None]:
+    """What the parts of an event stream carry, whether it ends with a whole frame, and the fault that ended it."""
+    stamps: list[int] = []
+    parts: list[bytes] = []
+    fault = None
+    end = 0
+    try:
+        for end, headers, payload in frames(arrivals.data):
+            if headers.get(":event-type") == "PayloadPart":
+                stamps.append(arrivals.stamp(end))
+                parts.append(payload)
+            elif fault := stream_fault(headers, payload):
+                break
+            if len(parts) % STEP_FRAMES == 0:
+                await asyncio.sleep(0)
+    except FrameError as error:
+        fault = verdict(Outcome.PROTOCOL_ERROR, "MalformedFrame", error)
+    return Arrivals(stamps, parts), end == len(arrivals.data), fault
+
+
+def _exchange(request: Request, reply: Reply, transcript: Transcript, ending: Verdict, keep_text: bool) -> Exchange:
+    text = transcript.text
+    tokens, source = _completion_tokens(transcript)
+    chunk_ns = transcript.chunk_ns
+    return Exchange(
+        outcome=ending.outcome,
+        sent_ns=reply.sent_ns,
+        first_byte_ns=reply.first_byte_ns,
+        first_token_ns=chunk_ns[0] if chunk_ns else None,
+        last_token_ns=chunk_ns[-1] if chunk_ns else None,
+        end_ns=reply.end_ns,
+        chunk_ns=chunk_ns,
+        chunk_tokens=transcript.chunk_tokens or None,
+        http_status=reply.status,
+        error_code=ending.code,
+        original_status=ending.original_status,
+        error_message=ending.message,
+        request_id=reply.header(b"x-amzn-requestid"),
+        variant=reply.header(b"x-amzn-invoked-production-variant"),
+        connection_reused=reply.reused,
+        prompt_tokens=transcript.prompt_tokens,
+        completion_tokens=tokens,
+        cached_tokens=transcript.cached_tokens,
+        completion_tokens_source=source,
+        finish_reason=transcript.finish_reason,
+        echoed_prompt=_echoes(text, request.prompt.text) if text else None,
+        request_bytes=len(request.body),
+        response_bytes=sum(map(len, reply.pieces)),
+        completion=text if keep_text else None,
+    )
+
+
+def _completion_tokens(transcript: Transcript) -> tuple[int | None, Source | None]:
+    """The server's own count, else its token records, else an estimate; none where nothing was said."""
+    if transcript.completion_tokens is not None:
+        return transcript.completion_tokens, Source.SERVER
+    if transcript.chunk_tokens:
+        return sum(transcript.chunk_tokens), Source.SERVER
+    estimate = transcript.estimated_tokens
+    return (estimate, Source.ESTIMATE) if estimate or transcript.ended else (None, None)
+
+
+def _echoes(text: str, prompt: str) -> bool:
+    start = prompt.strip()
+    return bool(start) and text.lstrip().startswith(start)
+
+
+def _epoch_s() -> int:
+    return int(datetime.now(UTC).timestamp())

@@ -1,0 +1,149 @@
+"""What a reply says, gathered as it is read: lines into records, records into text, counts and instants."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from math import ceil
+from typing import Any
+
+RECORD_BYTES = 4 * 1024 * 1024
+"""The longest record of a stream taken."""
+
+TOKENS_PER_WORD = 4 / 3
+_MOST = 2**31 - 1
+_WORD_CHARS = 100
+_SSE_NOISE = (b":", b"event:", b"id:", b"retry:")
+
+
+class RecordError(Exception):
+    """A record or body that is no JSON, too long, or not of its dialect."""
+
+
+class Transcript:
+    """What one reply has said so far. A dialect adds to it; nobody else does."""
+
+    __slots__ = (
+        "_early_tokens",
+        "_hidden",
+        "_text",
+        "cached_tokens",
+        "chunk_ns",
+        "chunk_tokens",
+        "completion_tokens",
+        "ended",
+        "error",
+        "finish_reason",
+        "prompt_tokens",
+        "records",
+    )
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._hidden: list[str] = []
+        self._early_tokens = 0
+        self.records = 0
+        self.chunk_ns: list[int] = []
+        self.chunk_tokens: list[int] | None = []
+        self.prompt_tokens: int | None = None
+        self.completion_tokens: int | None = None
+        self.cached_tokens: int | None = None
+        self.finish_reason: str | None = None
+        self.ended = False
+        self.error: tuple[str, str] | None = None
+
+    @property
+    def text(self) -> str:
+        """The completion: content, without reasoning and special tokens."""
+        return "".join(self._text)
+
+    @property
+    def estimated_tokens(self) -> int:
+        """The completion's tokens, reasoning included, if nobody says how many they are."""
+        words = len(self.text.split()) + len("".join(self._hidden).split())
+        return ceil(words * TOKENS_PER_WORD)
+
+    def chunk(self, stamp_ns: int, text: str, tokens: int | None, hidden: str = "") -> None:
+        """Adds tokens that arrived at `stamp_ns`; those before the first visible one are counted with it."""
+        if text:
+            self._text.append(text)
+        elif hidden:
+            self._hidden.append(hidden)
+        elif not self.chunk_ns:
+            self._early_tokens += tokens or 0
+            return
+        self.chunk_ns.append(stamp_ns)
+        if tokens is None or self.chunk_tokens is None:
+            self.chunk_tokens = None
+        else:
+            self.chunk_tokens.append(tokens + self._early_tokens)
+            self._early_tokens = 0
+
+    def whole(self, text: str, hidden: str = "") -> None:
+        """Adds the text of a reply that came whole: it has no chunks."""
+        self._text.append(text)
+        self._hidden.append(hidden)
+
+    def details(self, details: Mapping[str, Any]) -> None:
+        """Takes TGI's and LMI's `details`: the server's own count."""
+        self.completion_tokens = count(details.get("generated_tokens"))
+        self.prompt_tokens = count(details.get("input_length", details.get("prompt_tokens")))
+        self.finish_reason = word(details.get("finish_reason"))
+
+    def usage(self, usage: Mapping[str, Any]) -> None:
+        """Takes OpenAI's `usage`: the server's own count."""
+        self.completion_tokens = count(usage.get("completion_tokens"))
+        self.prompt_tokens = count(usage.get("prompt_tokens"))
+        if cached := usage.get("prompt_tokens_details"):
+            self.cached_tokens = count(cached.get("cached_tokens"))
+
+
+class Arrivals:
+    """Pieces of a byte stream joined, and when each of its bytes arrived."""
+
+    __slots__ = ("_at", "_ends", "_stamps", "data")
+
+    def __init__(self, stamps: Sequence[int], pieces: Sequence[bytes]) -> None:
+        self.data = b"".join(pieces)
+        self._stamps = stamps
+        self._ends = list(accumulate(map(len, pieces)))
+        self._at = 0
+
+    def stamp(self, end: int) -> int:
+        """When the first `end` bytes were there; ask in ascending order."""
+        at, ends = self._at, self._ends
+        while ends[at] < end:
+            at += 1
+        self._at = at
+        return self._stamps[at]
+
+
+def records(arrivals: Arrivals) -> Iterator[tuple[int, bytes, int]]:
+    """The records of a stream, one a line, as (stamp, record, end of line); one that ends the data may be cut.
+
+    A record's stamp is that of its last byte, whether or not its newline came with it. `data:` is taken off; other
+    fields of server-sent events are left out. Raises RecordError for a record too long.
+    """
+    start, stamp = 0, arrivals.stamp
+    for line in arrivals.data.split(b"\n"):
+        end = start + len(line)
+        if record := line.rstrip():
+            if len(record) > RECORD_BYTES:
+                raise RecordError(f"a record of more than {RECORD_BYTES} bytes")
+            if record.startswith(b"data:"):
+                last, record = start + len(record), record[5:]
+            elif record.startswith(_SSE_NOISE):
+                record = b""
+            else:
+                last = start + len(record)
+            if record:
+                yield stamp(last), record, end
+        start = end + 1
+
+
+def count(value: Any) -> int | None:
+    """A number of tokens, None where it is none."""
+    return value if type(value) is int and 0 <= value <= _MOST else None
+
+
+def word(value: Any) -> str | None:
+    """A short text, None where it is none."""
+    return value[:_WORD_CHARS] if isinstance(value, str) else None

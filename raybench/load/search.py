@@ -1,0 +1,349 @@
+"""The highest rate that keeps a p99 within a limit: which rate to try next, when to stop trying, what to say.
+
+Only decisions: no clock, no requests, no files. `Hunt` says what to play (`next`) and hears what came of it
+(`tell`); who tells it the recorded evidence again has the same hunt again, which is how a hunt resumes.
+
+    sanity -> bracket (double, or halve) -> narrow to a ratio of 1.10 -> certify, lower by 5 % each time -> recheck
+
+The short probes are Wald's sequential test of the share of requests over the limit, 0.4 % against 2 %, wrong 5 %
+of the time either way on independent requests; they only find the place. They flatter, since queues have not
+filled: the first certifying trial is a ratio below what they passed, and what is claimed comes from it alone.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+from raybench.load.arrivals import MAX_RATE, Closed, Poisson
+
+METRICS = ("ttft_p99", "latency_p99")
+ALLOWED = 0.01
+"""The share of requests that a p99 leaves over its limit."""
+GOOD, BAD = 0.004, 0.02
+BOUND = math.log(0.95 / 0.05)
+BLOCKS = 10
+STUDENT = 1.8331
+"""Student's t at 0.95 with nine degrees of freedom."""
+FEWEST = 662
+"""The fewest independent requests that certify a p99 (`analysis.stats.certified_floor`)."""
+HOPELESS, HOPELESS_AFTER = 0.03, 300
+
+SANITY_REQUESTS = 30
+SANITY_S = 600.0
+SHORT_S, SHORT_REQUESTS = 150.0, 100
+RATIO = 1.10
+LOWER = 0.95
+HALVINGS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The highest Poisson rate at which at most 1 % of the requests have a `metric` over `limit_s` or fail.
+
+    It starts at `start` requests a second, certifies for `certify_s` after `warmup_s`, and spends at most `max_s`
+    seconds and `max_usd` dollars; what is in flight at the end of a probe may take it a little further.
+    """
+
+    metric: str
+    limit_s: float
+    start: float = 1.0
+    certify_s: float = 600.0
+    warmup_s: float = 30.0
+    max_s: float = 3600.0
+    max_usd: float | None = None
+
+    kind: ClassVar[str] = "search"
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise ValueError(f"metric is {self.metric}; {' or '.join(METRICS)}")
+        for name in ("limit_s", "start", "certify_s", "max_s"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; more than 0")
+        if not 0 <= self.warmup_s < math.inf:
+            raise ValueError(f"warmup_s is {self.warmup_s}; 0 or more")
+        if self.max_usd is not None and not 0 < self.max_usd < math.inf:
+            raise ValueError(f"max_usd is {self.max_usd}; more than 0")
+
+    @property
+    def label(self) -> str:
+        return f"search-{self.metric}-{float(self.limit_s)}"
+
+    @property
+    def max_in_flight(self) -> None:
+        """Nothing limits it: a request that cannot be answered in time is what is looked for."""
+        return None
+
+
+class Step(StrEnum):
+    """What a probe is for."""
+
+    SANITY = "sanity"
+    BRACKET = "bracket"
+    NARROW = "narrow"
+    CERTIFY = "certify"
+    RECHECK = "recheck"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of a probe: how many of its `requests` are over the limit, still waiting ones included.
+
+    `dependence` says how many requests in a row say one thing, `blocks` has (requests, late) of each tenth of a
+    certifying trial that is over, `rising` that the metric grew as it went on, `fault` why none of it can be trusted.
+    `paid_s` is what the probe took from first to last instant.
+    """
+
+    requests: int
+    late: int
+    paid_s: float
+    dependence: float = 1.0
+    blocks: Sequence[tuple[int, int]] = ()
+    rising: bool = False
+    fault: str | None = None
+
+    @property
+    def shares(self) -> list[float]:
+        """The late share of each block; of an empty one, all."""
+        return [late / requests if requests else 1.0 for requests, late in self.blocks]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One trial to play: Poisson arrivals at `rate` for `seconds` after `warmup_s`; a sanity check has no rate."""
+
+    index: int
+    step: Step
+    rate: float
+    seconds: float
+    warmup_s: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"probe-{self.index:02d}-{self.step}"
+
+    @property
+    def requests(self) -> int | None:
+        """How many requests end it before its time is over."""
+        return SANITY_REQUESTS if self.step is Step.SANITY else None
+
+    def settled(self, seen: Evidence) -> bool | None:
+        """Whether it passes, as soon as that is plain; None to go on."""
+        if self.step is Step.CERTIFY:
+            return False if self._hopeless(seen) else None
+        score = llr(seen.requests, seen.late, seen.dependence)
+        return None if abs(score) < BOUND else score < 0
+
+    def passes(self, seen: Evidence) -> bool:
+        """Whether it passed, now that it is over."""
+        if self.step is Step.CERTIFY:
+            return not doubts(seen)
+        score = llr(seen.requests, seen.late, seen.dependence)
+        return seen.requests > 0 and score < (BOUND if self.step is Step.SANITY else 0)
+
+    def _hopeless(self, seen: Evidence) -> bool:
+        """Over 3 % late, or blocks so late that no others could make up for them."""
+        bad = seen.requests >= HOPELESS_AFTER and seen.late > HOPELESS * seen.requests
+        return bad or least_bound(seen.shares) > ALLOWED
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a hunt ended: the `rate` that is certified, if any, and the bracket.
+
+    `passed` is the highest rate that passed, `failing` the least that failed; `monotone` is False where a lower rate
+    failed than one that had passed, None where that was not looked at. `reason` says why nothing is certified.
+    """
+
+    rate: float | None
+    passed: float | None
+    failing: float | None
+    probes: int
+    seconds: float
+    usd: float | None
+    monotone: bool | None = None
+    reason: str | None = None
+
+    @property
+    def state(self) -> str:
+        return "uncertified" if self.rate is None else "certified"
+
+
+def llr(requests: int, late: int, dependence: float = 1.0) -> float:
+    """Log likelihood ratio of 2 % late against 0.4 %, of requests of which `dependence` in a row say one thing."""
+    bad = late * math.log(BAD / GOOD) + (requests - late) * math.log((1 - BAD) / (1 - GOOD))
+    return bad / max(1.0, dependence)
+
+
+def bound(shares: Sequence[float]) -> float:
+    """What the late share is under with 95 % confidence, from the late shares of ten blocks."""
+    mean = sum(shares) / BLOCKS
+    variance = sum((share - mean) ** 2 for share in shares) / (BLOCKS - 1)
+    return mean + STUDENT * math.sqrt(variance / BLOCKS)
+
+
+def least_bound(shares: Sequence[float]) -> float:
+    """The least `bound` of ten blocks that begin with these: the bound is convex, so the rest are equal."""
+    mean, left = sum(shares) / max(1, len(shares)), BLOCKS - len(shares)
+    return min(bound([*shares, *[mean * tenth / 10] * left]) for tenth in range(11))
+
+
+def doubts(seen: Evidence) -> list[str]:
+    """Why a trial does not certify its rate; nothing if it does."""
+    if len(seen.blocks) != BLOCKS or any(requests == 0 for requests, _ in seen.blocks):
+        return ["it was not played to its end"]
+    shares = seen.shares
+    mean, most = sum(shares) / BLOCKS, bound(shares)
+    worth = seen.requests / max(1.0, seen.dependence)
+    found = (
+        (most > ALLOWED, f"{mean:.2%} of the requests are over the limit, at most {most:.2%}; 1 % may be"),
+        (seen.rising, "it grew slower as it went on"),
+        (worth < FEWEST, f"its requests are worth {worth:.0f} independent ones; {FEWEST} are needed"),
+    )
+    return [doubt for holds, doubt in found if holds]
+
+
+class Hunt:
+    """One search on one endpoint: `next` says what to play or how it ended, `tell` hears what came of it."""
+
+    def __init__(self, search: Search, usd_per_hour: float | None = None) -> None:
+        if search.max_usd is not None and usd_per_hour is None:
+            raise ValueError("max_usd needs a price")
+        self.search, self.usd_per_hour = search, usd_per_hour
+        self.spent_s = 0.0
+        self.played: list[tuple[Probe, Evidence]] = []
+        self._passed: list[float] = []
+        self._failing: float | None = None
+        self._certified: float | None = None
+        self._try_s: float | None = None
+        self._monotone: bool | None = None
+        self._over: str | None = None
+        self._next: Probe | Verdict = Probe(0, Step.SANITY, 0.0, SANITY_S)
+
+    def next(self) -> Probe | Verdict:
+        """The probe to play now, or the verdict; the same until `tell`."""
+        return self._next
+
+    def tell(self, seen: Evidence) -> bool:
+        """Takes the evidence of the probe that `next` named, all of it, and returns whether it passed."""
+        probe = self._next
+        if isinstance(probe, Verdict):
+            raise ValueError("the hunt is over")
+        self.played.append((probe, seen))
+        self.spent_s += seen.paid_s
+        passed = seen.fault is None and probe.passes(seen)
+        if seen.fault is not None:
+            self._next = self._end(f"{probe.name}: {seen.fault}")
+        elif probe.step is Step.SANITY:
+            self._next = self._bracket() if passed else self._end("one stream alone is over the limit")
+        else:
+            self._learn(probe, passed)
+            self._next = self._plan(probe, passed)
+        return passed
+
+    def _learn(self, probe: Probe, passed: bool) -> None:
+        """A failure outdoes what passed at that rate or above, on less evidence."""
+        if passed:
+            self._passed = sorted({*self._passed, probe.rate})
+        else:
+            self._failing = min(self._failing or math.inf, probe.rate)
+            self._passed = [rate for rate in self._passed if rate < probe.rate]
+        if probe.step is Step.RECHECK:
+            self._monotone = passed and self._monotone is not False
+            self._certified = self._certified if passed else None
+        elif probe.step is Step.CERTIFY and passed:
+            self._certified = probe.rate
+
+    def _plan(self, probe: Probe, passed: bool) -> Probe | Verdict:
+        if self._certified is not None:
+            return self._end(None) if probe.step is Step.RECHECK else self._recheck()
+        if probe.step is Step.CERTIFY:
+            return self._certify(probe.rate * LOWER)
+        return self._bracket()
+
+    def _bracket(self) -> Probe | Verdict:
+        """Doubles until something fails, halves until something passes, then narrows, then certifies."""
+        low, high = max(self._passed, default=None), self._failing
+        if low is None and high is None:
+            return self._short(Step.BRACKET, self.search.start)
+        if low is None:
+            assert high is not None
+            if high <= self.search.start / 2**HALVINGS:
+                return self._end("no rate passes")
+            return self._short(Step.BRACKET, high / 2)
+        if high is not None and high / low <= RATIO:
+            return self._certify(low / RATIO)
+        if high is None and low * 2 > MAX_RATE:
+            return self._end("no rate fails")
+        step, rate = (Step.BRACKET, low * 2) if high is None else (Step.NARROW, math.sqrt(low * high))
+        if self._left_s - _short_s(rate) < self._certifying_s(low / RATIO):
+            return self._certify(low / RATIO)
+        return self._short(step, rate)
+
+    def _short(self, step: Step, rate: float) -> Probe | Verdict:
+        seconds = min(_short_s(rate), self._left_s)
+        return self._probe(step, rate, seconds) if seconds > 0 else self._end("the budget is spent")
+
+    def _certify(self, rate: float) -> Probe | Verdict:
+        if self._certifying_s(rate) > self._left_s:
+            return self._end("the budget has no room for a certifying trial")
+        warmup_s = self.search.warmup_s
+        return self._probe(Step.CERTIFY, rate, self._certifying_s(rate) - warmup_s, warmup_s)
+
+    def _certifying_s(self, rate: float) -> float:
+        """Seconds of a trial that can certify the rate: of a low one it takes longer to see enough requests."""
+        return self.search.warmup_s + max(self.search.certify_s, 1.25 * FEWEST / rate)
+
+    def _recheck(self) -> Probe | Verdict:
+        """One rate that passed, well below the certified one."""
+        assert self._certified is not None
+        below = [rate for rate in self._passed if rate * RATIO < self._certified]
+        if not below or self._left_s < _short_s(below[-1]):
+            return self._end(None)
+        return self._probe(Step.RECHECK, below[-1], _short_s(below[-1]))
+
+    def _probe(self, step: Step, rate: float, seconds: float, warmup_s: float = 0.0) -> Probe:
+        return Probe(len(self.played), step, float(f"{rate:.4g}"), seconds, warmup_s)
+
+    @property
+    def _left_s(self) -> float:
+        """Seconds that both budgets leave."""
+        most_s = self.search.max_s
+        if self.search.max_usd is not None and self.usd_per_hour:
+            most_s = min(most_s, self.search.max_usd / self.usd_per_hour * 3600)
+        return most_s - self.spent_s
+
+    def _end(self, reason: str | None) -> Verdict:
+        usd = None if self.usd_per_hour is None else self.usd_per_hour * self.spent_s / 3600
+        passed, failing = max(self._passed, default=None), self._failing
+        probes = len(self.played)
+        return Verdict(self._certified, passed, failing, probes, self.spent_s, usd, self._monotone, reason)
+
+
+def _short_s(rate: float) -> float:
+    """The most seconds of a short probe."""
+    return max(SHORT_S, SHORT_REQUESTS / rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Alone(Closed):
+    """The one stream of a sanity check, under the probe's name."""
+
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}-closed-{self.concurrency}"
+
+
+@dataclass(frozen=True, slots=True)
+class Offered(Poisson):
+    """The arrivals of a probe, under its name: no other load of the run shares its partition."""
+
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}-poisson-{float(self.rate)}"

@@ -1,0 +1,166 @@
+"""The answer: the verdict and its rule, the four cards, the best of each configuration, each data set's setting."""
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from raybench.report import columns, sentences
+from raybench.report.cells import Cell, Configuration, payload_label
+from raybench.report.text import count, fixed, listed, seconds, usd
+from raybench.report.view import View
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A sentence of the verdict; kind is pass, none (nothing qualifies) or unsure."""
+
+    kind: str
+    html: Markup
+
+
+def verdict(view: View) -> list[Said]:
+    """The decision's own sentences, and what in the winner's favour is not certain."""
+    first = "pass" if view.winner else "none"
+    said = [
+        Said("unsure" if place else first, sentences.emphasized(sentence))
+        for place, sentence in enumerate(view.decision.sentences)
+    ]
+    doubts = (
+        [sentences.missed(state) for state in view.winner.setting.states if state.standing == "unsure"]
+        if view.winner
+        else []
+    )
+    if doubts:
+        html = Markup("<b>It passes by its best estimate only:</b> {}.").format(listed(doubts))
+        said.insert(1, Said("unsure", html))
+    return said
+
+
+def rule(view: View) -> str:
+    """By which rule the answer was chosen."""
+    if not view.limits:
+        return "Rule: no criterion was set, so of the trials that can be counted the cheapest is named."
+    return (
+        "Rule: of the trials that are VALID and ran to their end, those that meet every criterion, and of these the "
+        "cheapest. If there is none, the nearest miss: the smallest product of how far each limit is exceeded."
+    )
+
+
+def cards(view: View) -> list[dict[str, str]]:
+    """Four figures: the cheapest or the nearest miss, the fastest, where it saturates, and trust."""
+    return [_cheapest(view), _fastest(view), _saturation(view), _trust(view)]
+
+
+def _cheapest(view: View) -> dict[str, str]:
+    cell = view.winner or view.nearest
+    if cell is None:
+        return _card("mute", "Cheapest", "–", "No trial can be counted.")
+    doubtful = view.winner is not None and view.limits and cell.verdict != "pass"
+    what = "Cheapest by its best estimate" if doubtful else "Cheapest that meets every criterion"
+    name = f"{cell.configuration.label}, {cell.load_text}."
+    if not view.winner:
+        name += f" Here {listed(sentences.misses_of(cell))}."
+    figure = f"${usd(cell.row['price_per_10k_txn'])} / 10k" if cell.row["price_per_10k_txn"] else "no price"
+    if view.winner is None:
+        return _card("fail", "Nearest miss", figure, name)
+    return _card("warn" if doubtful else "pass", what if view.limits else "Cheapest measured", figure, name)
+
+
+def _fastest(view: View) -> dict[str, str]:
+    counted = [cell for cell in view.asked if cell.counted and cell.row["latency_mean"] is not None]
+    inside = [cell for cell in counted if cell.met]
+    cell = min(inside or counted, key=lambda cell: cell.row["latency_mean"], default=None)
+    if cell is None:
+        return _card("mute", "Fastest", "–", "No trial can be counted.")
+    what = "Fastest inside the limits" if inside and view.limits else "Fastest measured"
+    name = f"{cell.configuration.label}, {cell.load_text}"
+    price = f", ${usd(cell.row['price_per_10k_txn'])} / 10k" if cell.row["price_per_10k_txn"] else ""
+    return _card("pass" if inside else "mute", what, f"{seconds(cell.row['latency_mean'])} s mean", f"{name}{price}.")
+
+
+def _saturation(view: View) -> dict[str, str]:
+    knees = [knee for line in columns.lines(view.asked).values() if (knee := columns.knee(line))]
+    reached = [knee for knee in knees if knee.reached]
+    if not reached:
+        said = "No configuration stopped scaling within the loads tried." if knees else "Too few loads to tell."
+        return _card("mute", "Saturation", "not reached" if knees else "–", said)
+    knee = max(reached, key=lambda knee: knee.best.row["transactions_per_minute"])
+    figure = f"{fixed(knee.best.row['transactions_per_minute'], 0)} requests/min"
+    others = len(knees) - len(reached)
+    said = f"{knee.cell.configuration.label}, from {knee.cell.load_text} on: more load only waits longer."
+    return _card(
+        "info", "Saturates near", figure, said + (f" {count(others, 'other')} still scale." if others else "")
+    )
+
+
+def _trust(view: View) -> dict[str, str]:
+    invalid = sum(not cell.valid for cell in view.cells)
+    doubtful = sum(cell.row["valid"] == "INCONCLUSIVE" for cell in view.cells)
+    if invalid:
+        said = f"of {count(len(view.cells), 'trial')}, struck through below; see Trust for the reasons."
+        return _card("fail", "Trust", f"{invalid} INVALID", said)
+    if doubtful:
+        said = f"of {count(len(view.cells), 'trial')}: they may be right, but cannot tell. See Trust."
+        return _card("warn", "Trust", f"{doubtful} inconclusive", said)
+    return _card("pass", "Trust", "all valid", f"{count(len(view.cells), 'trial')}; the checks are under Trust.")
+
+
+def _card(kind: str, what: str, figure: str, more: str) -> dict[str, str]:
+    return {"kind": kind, "what": what, "figure": figure, "more": more}
+
+
+def ranked(view: View) -> list[tuple[Cell, str]]:
+    """Each configuration's cheapest setting that meets every criterion, else its nearest miss; best first."""
+    found = []
+    for configuration in view.configurations.values():
+        winner, nearest = view.choice(view.payload_name, configuration.experiment)
+        cell = winner or nearest
+        if cell is not None:
+            found.append((cell, _why(cell)))
+    order = {"pass": 0, "unsure": 1, "fail": 2, "missing": 3}
+    found.sort(key=lambda pair: (order[pair[0].verdict], pair[0].row["price_per_10k_txn"] or 0.0))
+    return found
+
+
+def _why(cell: Cell) -> str:
+    if cell.verdict in ("fail", "unsure"):
+        return ("nearest miss: " if not cell.met else "") + listed(sentences.misses_of(cell))
+    return cell.verdict_text
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """What to choose for one data set on one configuration."""
+
+    payload: str
+    configuration: Configuration
+    state: str
+    glyph: str
+    html: Markup
+
+
+def recommendations(view: View) -> list[Recommendation]:
+    """One per data set and configuration: data sets in the order of the config."""
+    found = []
+    for payload, experiment in sorted(view.pairs(), key=lambda pair: view.place(pair[0])):
+        winner, nearest = view.choice(payload, experiment)
+        cell = winner or nearest
+        if winner is not None:
+            html = _choice(winner)
+        elif nearest is not None:
+            html = Markup("None of the loads tried meets every criterion. Nearest: {}, where {}.").format(
+                nearest.load_text, sentences.account(nearest)
+            )
+        else:
+            html = Markup("No trial can be counted.")
+        state, glyph = (cell.verdict, cell.glyph) if cell else ("missing", "–")
+        found.append(Recommendation(payload_label(payload), view.configurations[experiment], state, glyph, html))
+    return found
+
+
+def _choice(cell: Cell) -> Markup:
+    head = "Cheapest that meets every criterion" if cell.verdict == "pass" else "Cheapest by its best estimate"
+    size = fixed(cell.row["prompt_token_count_mean"], 0)
+    doubts = listed(sentences.misses_of(cell))
+    said = sentences.measured(cell) + (f" Prompts of {size} tokens on average." if size != "–" else "")
+    return Markup("{}: <b>{}</b>, {}").format(head, cell.load_text, said + (f" But {doubts}." if doubts else ""))

@@ -1,0 +1,40 @@
+"""What a reader must know before any number: that it is simulated, partial or INVALID."""
+
+from dataclasses import dataclass
+
+from raybench.report import text
+from raybench.report.view import View
+
+
+@dataclass(frozen=True, slots=True)
+class Banner:
+    """One warning above the report; kind is simulated, partial or invalid."""
+
+    kind: str
+    head: str
+    said: str
+
+
+def banners(view: View) -> list[Banner]:
+    """What a reader must know before any number: simulated, partial, invalid."""
+    found = []
+    pretend = [c.label for c in view.configurations.values() if c.simulated]
+    if pretend:
+        whole = "every endpoint is simulated" if len(pretend) == len(view.configurations) else text.listed(pretend)
+        said = f"No model was measured ({whole}): the numbers show how raybench works, not what an instance can do."
+        found.append(Banner("simulated", "Simulated.", said))
+    cut = sum(cell.row["state"] != "done" for cell in view.cells)
+    if view.manifest["state"] != "done" or cut:
+        state = text.clean(view.manifest["state"])
+        said = (
+            f"The run's state is “{state}”; {cut} of {text.count(len(view.cells), 'trial')} did not run to the end."
+        )
+        found.append(Banner("partial", "Partial.", said))
+    invalid = sum(not cell.valid for cell in view.cells)
+    if invalid:
+        said = (
+            f"{invalid} of {text.count(len(view.cells), 'trial')} cannot be trusted: struck through below, and out "
+            "of the comparison. The reasons are under Trust."
+        )
+        found.append(Banner("invalid", "INVALID.", said))
+    return found

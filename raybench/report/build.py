@@ -1,0 +1,49 @@
+"""Writes a run's reports into its directory: report.html, report.md, and the charts as files of their own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from raybench.report.inputs import Decision, Findings
+from raybench.report.view import look
+
+FILES = {
+    "price": "business_summary",
+    "error_rates": "error_rates",
+    "tokens_latency": "tokens_vs_latency",
+    "load_latency": "concurrency_vs_inference_latency",
+    "saturation": "saturation",
+    "percentiles": "percentiles",
+}
+"""Chart -> the name of its file, the seed's where it has one."""
+
+
+def build(run_dir: Path, findings: Findings, decision: Decision, manifest: Mapping[str, Any]) -> None:
+    """Writes report.html, report.md and charts/*.svg; the same inputs give the same bytes."""
+    from raybench.report import figures, markdown, page, vega
+
+    view = look(findings, decision, manifest)
+    drawn = figures.draw(view)
+    charts = run_dir / "charts"
+    charts.mkdir(exist_ok=True)
+    files = {charts / f"{FILES[name]}.svg": vega.standalone(figure.drawing) for name, figure in drawn.items()}
+    files[run_dir / "report.md"] = markdown.write(view, [FILES[name] for name in drawn])
+    files[run_dir / "report.html"] = page.render(view, drawn)
+    for path, text in files.items():
+        _replace(path, text)
+
+
+def warm_up() -> None:
+    """Loads what `build` needs, about two seconds of CPU, so that a thread can have it ready in time."""
+    from raybench.report import vega
+    from raybench.report.charts import style
+
+    vega.bundle()
+    vega.drawing(vega.compiled(style.spec("simple", style.simple())), "simple")
+
+
+def _replace(path: Path, text: str) -> None:
+    """A reader sees the old file or the new one, never half of one."""
+    half = path.with_name(f".{path.name}.part")
+    half.write_text(text, "utf-8")
+    half.replace(path)

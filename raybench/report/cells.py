@@ -1,0 +1,187 @@
+"""What the report knows of each trial: its summary row, whose it is, and how it stands against the criteria."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raybench.report import palette
+from raybench.report.inputs import Decision, Setting, State
+from raybench.report.text import clean, plain
+
+LABEL_CHARS = 28
+GLYPHS = {"pass": "✓", "fail": "✕", "unsure": "≈", "missing": "–"}
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """One experiment as the report names it: a short label for charts, its full name, its colour."""
+
+    experiment: str
+    label: str
+    name: str
+    colour: str
+    instance_type: str
+    simulated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One setting as the report shows it: whose it is, its load, and how it stands."""
+
+    setting: Setting
+    configuration: Configuration
+
+    @property
+    def row(self) -> Mapping[str, Any]:
+        """Its row of the trials table, repeats put together."""
+        return self.setting.row
+
+    @property
+    def payload(self) -> str:
+        return payload_label(self.row["payload"])
+
+    @property
+    def kind(self) -> str:
+        """How its requests arrive: closed, constant, poisson, …"""
+        return clean(self.row["kind"])
+
+    @property
+    def level(self) -> float:
+        """Concurrency, or requests a second of an open load; 0 for a load that has neither."""
+        concurrency, rate = self.row["concurrency"], self.row["rate"]
+        return float(concurrency if concurrency is not None else rate or 0)
+
+    @property
+    def level_text(self) -> str:
+        """`8`, or `2/s` for an open load, or the label of a load that has no level."""
+        if self.row["concurrency"] is not None:
+            return plain(self.level)
+        return f"{plain(self.level)}/s" if self.level else clean(self.row["load"])
+
+    @property
+    def load_text(self) -> str:
+        """The load in words."""
+        return clean(self.setting.load)
+
+    @property
+    def valid(self) -> bool:
+        """Whether its numbers may be read at all; INCONCLUSIVE ones may, with their reasons beside them."""
+        return bool(self.row["valid"] != "INVALID")
+
+    @property
+    def counted(self) -> bool:
+        """Whether it takes part in the comparison: measured to its end and VALID."""
+        return self.setting.counts
+
+    @property
+    def met(self) -> bool:
+        """Whether every criterion is met, by the best estimate."""
+        return all(state.met for state in self.setting.states)
+
+    @property
+    def within(self) -> bool:
+        """The same, but cost is not asked."""
+        return all(state.met for state in self.setting.states if state.criterion != "cost_per_10k")
+
+    @property
+    def verdict(self) -> str:
+        """pass, fail, unsure, or missing where it is not counted or a number is wanting."""
+        standings = {str(state.standing) for state in self.setting.states}
+        if not self.counted:
+            return "missing"
+        return next((said for said in ("fail", "missing", "unsure") if said in standings), "pass")
+
+    @property
+    def glyph(self) -> str:
+        """The verdict as a sign, so that colour never speaks alone."""
+        return GLYPHS[self.verdict]
+
+    @property
+    def verdict_text(self) -> str:
+        """The verdict in words."""
+        if not self.valid:
+            return "not counted: INVALID"
+        if not self.counted:
+            return "not counted: " + ("inconclusive" if self.row["state"] == "done" else "unfinished")
+        if not self.setting.states:
+            return "no criteria"
+        return {
+            "pass": "meets every criterion",
+            "fail": "misses a criterion",
+            "unsure": "too close to call",
+            "missing": "a criterion could not be measured",
+        }[self.verdict]
+
+    def state(self, criterion: str) -> State | None:
+        """How it stands against one criterion, if that was asked for."""
+        return next((state for state in self.setting.states if state.criterion == criterion), None)
+
+
+def cells(decision: Decision, manifest: Mapping[str, Any]) -> list[Cell]:
+    """One cell per setting: experiments and data sets in the order of the config, then rising load."""
+    named = configurations(manifest)
+    experiments, payloads = list(named), [payload["name"] for payload in manifest["payloads"]]
+    found = [Cell(setting, named[setting.row["experiment"]]) for setting in decision.settings.values()]
+    found.sort(
+        key=lambda cell: (
+            experiments.index(cell.row["experiment"]),
+            payloads.index(cell.row["payload"]),
+            cell.kind,
+            cell.level,
+        )
+    )
+    return found
+
+
+def column(criterion: str) -> str:
+    """The trials column that a criterion is about."""
+    return "price_per_10k_txn" if criterion == "cost_per_10k" else criterion
+
+
+def payload_label(payload: object) -> str:
+    """A payload without the words every payload carries: `payload_en_1-500.jsonl` is `en_1-500`."""
+    return clean(str(payload).removeprefix("payload_").removesuffix(".jsonl"))
+
+
+def configurations(manifest: Mapping[str, Any]) -> dict[str, Configuration]:
+    """Experiment -> how the report names and colours it, in the order of the config.
+
+    The instance type is the label where it tells the experiments apart; else the name without its common beginning.
+    """
+    experiments = manifest["experiments"]
+    names = [clean(experiment["name"], 200) for experiment in experiments]
+    types = {experiment["instance_type"] for experiment in experiments}
+    if len(types) == len(experiments) and all(types):
+        labels = [experiment["instance_type"] for experiment in experiments]
+    else:
+        labels = [name[len(_common_prefix(names)) :] for name in names]
+    labels = _told_apart([clean(label, LABEL_CHARS) for label in labels])
+    return {
+        experiment["name"]: Configuration(
+            experiment=experiment["name"],
+            label=label,
+            name=clean(name, 120),
+            colour=palette.series(place),
+            instance_type=clean(experiment["instance_type"]),
+            simulated=bool(experiment["simulated"]),
+        )
+        for place, (experiment, name, label) in enumerate(zip(experiments, names, labels, strict=True))
+    }
+
+
+def _told_apart(labels: list[str]) -> list[str]:
+    """The labels, numbered where two would read the same."""
+    return [
+        label if labels.count(label) == 1 else f"{label} ({labels[: place + 1].count(label)})"
+        for place, label in enumerate(labels)
+    ]
+
+
+def _common_prefix(names: Sequence[str]) -> str:
+    """What all names start with, up to a separator; nothing for one name."""
+    if len(names) < 2:
+        return ""
+    low, high = min(names), max(names)
+    same = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
+    cut = max(low.rfind(separator, 0, same) for separator in "-_ ./")
+    return low[: cut + 1]

@@ -1,0 +1,154 @@
+"""What all charts share: the style, the axes, and the small pieces that several of them draw."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from raybench.report.palette import FONT, variable
+from raybench.report.vega import Spec, bounded
+
+Rows = Sequence[Mapping[str, Any]]
+Colours = Mapping[str, str]
+"""Configuration label -> colour name, in the order of the config."""
+
+Chart = alt.LayerChart | alt.FacetChart | alt.VConcatChart
+
+WIDTH = 930
+NUMBER = ",.3~r"
+LABEL: dict[str, Any] = {"align": "left", "fontWeight": 600, "fontSize": 12}
+
+_AXIS = {
+    "labelColor": variable("ink2"),
+    "titleColor": variable("ink2"),
+    "gridColor": variable("grid"),
+    "domainColor": variable("axis"),
+    "tickColor": variable("axis"),
+    "labelFontSize": 12,
+    "titleFontSize": 12,
+    "titleFontWeight": 500,
+    "labelPadding": 5,
+    "titlePadding": 8,
+    "tickSize": 4,
+}
+CONFIG: dict[str, Any] = {
+    "background": "transparent",
+    "font": FONT,
+    "padding": 4,
+    "view": {"stroke": None},
+    "axis": _AXIS,
+    "legend": {
+        "labelColor": variable("ink"),
+        "titleColor": variable("ink2"),
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": 500,
+        "symbolStrokeWidth": 2,
+        "rowPadding": 3,
+    },
+    "header": {"labelColor": variable("ink"), "labelFontSize": 12, "labelFontWeight": 600, "labelLimit": 260},
+    "title": {
+        "anchor": "start",
+        "color": variable("ink2"),
+        "fontSize": 12,
+        "fontWeight": 500,
+        "offset": 8,
+    },
+    "text": {"color": variable("ink")},
+}
+
+
+def simple() -> alt.Chart:
+    """The least chart there is, to have the machinery loaded before it is needed."""
+    chart: alt.Chart = values([{"x": 1}]).mark_point().encode(x="x:Q")
+    return chart
+
+
+def spec(name: str, chart: Chart | alt.Chart) -> Spec:
+    """The chart as Vega-Lite in our style, within the bounds of `vega.bounded`."""
+    plain: Spec = chart.to_dict(validate=True)
+    plain["config"] = CONFIG
+    plain.pop("$schema", None)
+    return bounded(name, plain)
+
+
+def base(rows: Rows, columns: str) -> alt.Chart:
+    """A chart on these rows, of which it carries the columns named, at five figures, and nothing else."""
+    names = columns.split()
+    return values([{name: _figures(row[name]) for name in names} for row in rows])
+
+
+def values(rows: list[dict[str, Any]]) -> alt.Chart:
+    """A chart on rows as they are."""
+    return alt.Chart(alt.InlineData(values=rows))
+
+
+def _figures(value: Any) -> Any:
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def has(rows: Rows, *columns: str) -> bool:
+    """Whether any row has all of these; a layer without data would leave its scale without an extent."""
+    return any(all(row[column] not in (None, False) for column in columns) for row in rows)
+
+
+def colour(colours: Colours, channel: type[Any] = alt.Color) -> Any:
+    """Each configuration in its colour; labelled in the chart, so without a legend."""
+    scale = alt.Scale(domain=list(colours), range=[variable(name) for name in colours.values()])
+    return channel("config:N", scale=scale, legend=None)
+
+
+def log(root: int = 10, padding: int = 24) -> alt.Scale:
+    """A logarithmic scale from the least to the greatest value, `padding` pixels beyond."""
+    return alt.Scale(type="log", base=root, nice=False, zero=False, padding=padding)
+
+
+def level_axis(levels: Sequence[float], title: str | None) -> alt.X:
+    """Loads on a scale of doublings, each with its tick."""
+    axis = alt.Axis(values=list(levels), format=NUMBER, grid=False, labelOverlap="greedy")
+    return alt.X("level:Q", scale=log(2, 12), title=title, axis=axis)
+
+
+def tips(**fields: tuple[str, str] | str) -> list[alt.Tooltip]:
+    """`column="title"`, or `column=("title", format)` for a number."""
+    return [
+        alt.Tooltip(f"{column}:N", title=said)
+        if isinstance(said, str)
+        else alt.Tooltip(f"{column}:Q", title=said[0], format=said[1])
+        for column, said in fields.items()
+    ]
+
+
+def limit(chart: alt.Chart, value: float | None, scale: alt.Scale | None = None) -> list[alt.Chart]:
+    """A dashed rule at the limit, if there is one; drawn once, not once per row."""
+    if not value:
+        return []
+    y = alt.Y("limit:Q", title=None) if scale is None else alt.Y("limit:Q", title=None, scale=scale)
+    once = chart.transform_aggregate(n="count()").transform_calculate(limit=repr(float(value)))
+    return [once.mark_rule(color=variable("ink2"), strokeDash=[5, 4]).encode(y)]
+
+
+def haloed(chart: alt.Chart, text: str, **look: Any) -> list[alt.Chart]:
+    """Text over its own halo, legible on any mark."""
+    halo: dict[str, Any] = {"stroke": variable("card"), "strokeWidth": 5, "strokeJoin": "round", "aria": False}
+    return [chart.mark_text(**look, **halo).encode(text=text), chart.mark_text(**look).encode(text=text)]
+
+
+def panels(
+    chart: alt.LayerChart | alt.FacetChart,
+    colours: Colours,
+    height: int,
+    columns: int = 3,
+    gap: int = 30,
+    named: bool = True,
+) -> alt.FacetChart:
+    """A panel per configuration, `columns` to a row; unnamed where the panels above already say whose they are."""
+    across = max(1, min(len(colours), columns))
+    sized = chart.properties(width={1: 640, 2: 460, 3: 305}[across] - gap, height=height)
+    order = list(colours)
+    if len(colours) > columns:
+        facet = alt.Facet("config:N", title=None, sort=order)
+        return sized.facet(facet=facet, columns=across, spacing=gap, bounds="flush")
+    header = alt.Header() if named else alt.Header(labels=False)
+    column = alt.Column("config:N", title=None, sort=order, header=header)
+    return sized.facet(column=column, spacing=gap, bounds="flush")

@@ -1,0 +1,250 @@
+"""The report in Markdown, in the form that people know from FMBench: sections, tables, colours and sentences."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+
+from raybench.report import sentences, trust
+from raybench.report.answer import rule
+from raybench.report.banners import banners
+from raybench.report.cells import Cell
+from raybench.report.inputs import Decision, Findings, State
+from raybench.report.text import clean, markdown_code, markdown_text, plain, short
+from raybench.report.view import View, look
+
+PLOTS = {
+    "business_summary": "Price performance comparison",
+    "error_rates": "Error rates for different concurrency levels and instance types",
+    "tokens_vs_latency": "Tokens vs latency for different concurrency levels and instance types",
+    "concurrency_vs_inference_latency": "Concurrency Vs latency for different instance type for selected dataset",
+}
+"""File name -> what it shows."""
+
+_INFORMATION: Mapping[str, int | None] = {
+    "error_rate": 2,
+    "prompt_token_count_mean": None,
+    "prompt_token_throughput": None,
+    "completion_token_count_mean": None,
+    "completion_token_throughput": None,
+    "latency_mean": 2,
+    "latency_p50": 2,
+    "latency_p95": 2,
+    "latency_p99": 2,
+    "transactions_per_minute": None,
+    "price_per_txn": 6,
+}
+"""The summary's rows and their decimals; None is a whole number."""
+
+
+def markdown(findings: Findings, decision: Decision, manifest: Mapping[str, Any]) -> str:
+    """The report of one run as Markdown; numbers are rounded here and nowhere before."""
+    return write(look(findings, decision, manifest))
+
+
+def write(view: View, charts: Sequence[str] = tuple(PLOTS)) -> str:
+    """The Markdown of a view; `charts` are the files in charts/ that there are."""
+    environment = jinja2.Environment(  # noqa: S701 - this is not HTML; every outside word is escaped for Markdown
+        loader=jinja2.PackageLoader("raybench.report"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    manifest = view.manifest
+    missed = [cell for cell in view.asked if not cell.met]
+    return environment.get_template("report.md.j2").render(
+        banners=_banners(view),
+        modified=markdown_text(manifest["finished_utc"] or manifest["started_utc"]),
+        summary=_summary(view),
+        information=_information(view),
+        plots={name: _plot(name, said, charts) for name, said in PLOTS.items()},
+        criteria_said=_criteria_said(view, len(missed)),
+        criteria_columns=[f"{_column(name)}_text" for name in _criteria(view)],
+        level="concurrency" if all(cell.kind == "closed" for cell in view.asked) else "load",
+        missed=[_missed(view, cell) for cell in missed],
+        config_file=_link(manifest["config_file"] or "run.json"),
+        total_cost=_money(sum(e["cost_usd"] or 0 for e in manifest["experiments"])),
+        costs=[_cost(experiment) for experiment in manifest["experiments"]],
+        datasets=", ".join(markdown_code(name) for name in _datasets(manifest)),
+        recommendations=_recommendations(view),
+        distrusted=[_distrusted(cell) for cell in view.cells if cell.row["valid"] != "VALID"],
+    )
+
+
+def _plot(name: str, said: str, charts: Sequence[str]) -> str:
+    return f"![{said}](charts/{name}.svg)" if name in charts else f"{said}: this run has no data for it."
+
+
+def _banners(view: View) -> list[str]:
+    return [f"**{banner.head}** {markdown_text(banner.said)}" for banner in banners(view)]
+
+
+def _summary(view: View) -> str:
+    """The headline: who wins by the rule, or that nobody does and who comes nearest."""
+    manifest = view.manifest
+    types = dict.fromkeys(experiment["instance_type"] for experiment in manifest["experiments"])
+    model = markdown_code(manifest["model"] or manifest["name"])
+    instances = ", ".join(markdown_code(kind) for kind in types)
+    head = f'We did performance benchmarking for {model} on "{instances}" on multiple datasets and based on the '
+    head += "test results "
+    dataset = markdown_code(view.payload)
+    reasons = " ".join("".join(phrase.text for phrase in sentence) for sentence in view.decision.sentences)
+    reasons = markdown_text(reasons, 2000)
+    winner = view.winner
+    if winner is not None:
+        instance = markdown_code(winner.row["instance_type"])
+        said = f"the best price performance for dataset {dataset} is provided by the {instance}."
+        return f"{head}{said} {reasons} {rule(view)}"
+    none = f"no configuration provides a price performance inside every configured criteria for dataset {dataset}."
+    return f"{head}{none} {reasons} {rule(view)}"
+
+
+def _information(view: View) -> list[tuple[str, str]]:
+    """The winner's row, or the nearest miss's; an empty table where there is neither."""
+    cell = view.winner or view.nearest
+    if cell is None:
+        return []
+    level = "concurrency" if cell.row["concurrency"] is not None else "rate"
+    named = [
+        ("experiment_name", markdown_text(cell.row["experiment"])),
+        ("payload_file", markdown_text(cell.row["payload"])),
+        ("instance_type", markdown_text(cell.row["instance_type"])),
+        (level, plain(cell.level)),
+    ]
+    return named + [(name, _number(cell.row[name], places)) for name, places in _INFORMATION.items()]
+
+
+def _criteria(view: View) -> list[str]:
+    """The criteria in the order of the seed's columns: errors, latencies, cost."""
+    order = {"error_rate": 0, "cost_per_10k": 2}
+    return sorted(view.limits, key=lambda name: order.get(name, 1))
+
+
+def _column(criterion: str) -> str:
+    return "price_per_10k_txn" if criterion == "cost_per_10k" else criterion
+
+
+def _criteria_said(view: View, missed: int) -> str:
+    """`Latency` < `5s`, … as the seed says it."""
+    order = {"cost_per_10k": 1, "error_rate": 2}
+    texts = {
+        "cost_per_10k": "`cost per 10k transactions`: `${}`",
+        "error_rate": "`error rate`: `{}`",
+        "latency_mean": "`Latency` < `{}s`",
+    }
+    parts = [
+        texts.get(name, f"`{sentences.criterion_name(name)}` < `{{}}s`").format(plain(view.limits[name]))
+        for name in sorted(view.limits, key=lambda name: order.get(name, 0))
+    ]
+    if not parts:
+        return "No performance criteria were configured."
+    if not missed:
+        return f"All experiments satisfied the configured performance criteria: {', '.join(parts)}."
+    return (
+        f"There were a total of {missed} experiment run(s) that failed at least one configured performance criteria: "
+        f"{', '.join(parts)}. See table below."
+    )
+
+
+def _missed(view: View, cell: Cell) -> list[str]:
+    states = [cell.state(name) for name in _criteria(view)]
+    marks = [_mark(state) for state in states if state is not None]
+    level = plain(cell.level) + ("" if cell.row["concurrency"] is not None else "/s")
+    name = markdown_text(cell.row["experiment"])
+    if not cell.valid:
+        name, marks = f"{name} (INVALID)", [f"~~{mark}~~" for mark in marks]
+    return [name, markdown_text(cell.row["payload"]), level, *marks]
+
+
+def _mark(state: State) -> str:
+    """A value in the seed's colours; an interval that straddles the limit is neither green nor red."""
+    if state.value is None:
+        return "–"
+    value = f"{state.value:.2f}"
+    if state.standing == "fail":
+        return f"<span style='color:red'>**{value}**</span>"
+    return f"<span style='color:green'>{value}</span>" if state.standing == "pass" else f"{value} ≈"
+
+
+def _cost(experiment: Mapping[str, Any]) -> list[str]:
+    cost = experiment["cost_usd"]
+    return [
+        markdown_text(experiment["name"]),
+        markdown_text(experiment["instance_type"]),
+        short(experiment["duration_s"], 2),
+        "–" if cost is None else f"{cost:.6f}",
+    ]
+
+
+def _recommendations(view: View) -> list[tuple[str, str, str]]:
+    """One line per instance and data set: experiments in the order of the config, data sets by name."""
+    places = {experiment: place for place, experiment in enumerate(view.configurations)}
+    return [
+        _recommendation(view, *pair) for pair in sorted(view.pairs(), key=lambda pair: (places[pair[1]], pair[0]))
+    ]
+
+
+def _recommendation(view: View, payload: str, experiment: str) -> tuple[str, str, str]:
+    """The cheapest setting inside every limit but that on cost, which the sentence does not speak of."""
+    inside = [
+        cell
+        for cell in view.cells
+        if (cell.row["payload"], cell.row["experiment"]) == (payload, experiment) and cell.counted and cell.within
+    ]
+    cell = min(inside, key=_cheapness, default=None)
+    dataset = markdown_code(payload)
+    instance = markdown_code(view.configurations[experiment].instance_type)
+    limit = view.latency_limit
+    within = f"within a latency budget of `{plain(limit)} seconds` " if limit is not None else ""
+    if cell is None:
+        said = (
+            "This experiment did not find any combination of concurrency level and other configuration settings that "
+            f"could provide a response {within}on a {instance} for the {dataset} dataset."
+        )
+        return dataset, instance, said
+    row, level = cell.row, _level_said(cell)
+    said = (
+        f"The best option for staying {within}on a {instance} for the {dataset} dataset is a `{level}`. "
+        f"A {level} achieves an `average latency of {short(row['latency_mean'], 2)} seconds`, for an "
+        f"`average prompt size of {_number(row['prompt_token_count_mean'], None)} tokens` and "
+        f"`completion size of {_number(row['completion_token_count_mean'], None)} tokens` with "
+        f"`{_number(row['transactions_per_minute'], None)} transactions/minute`."
+    )
+    return dataset, instance, said
+
+
+def _cheapness(cell: Cell) -> tuple[float, float]:
+    price, rate = cell.row["price_per_10k_txn"], cell.row["transactions_per_minute"]
+    return (math.inf if price is None else price, -(rate or 0.0))
+
+
+def _level_said(cell: Cell) -> str:
+    if cell.row["concurrency"] is not None:
+        return f"concurrency level of {plain(cell.level)}"
+    return f"rate of {plain(cell.level)} requests per second"
+
+
+def _distrusted(cell: Cell) -> list[str]:
+    trial = f"{cell.configuration.name}, {cell.payload}, {cell.load_text}"
+    return [markdown_text(trial), markdown_text(cell.row["valid"]), markdown_text(trust.reasons(cell))]
+
+
+def _datasets(manifest: Mapping[str, Any]) -> Sequence[str]:
+    return list(dict.fromkeys(name for payload in manifest["payloads"] for name in payload["datasets"]))
+
+
+def _number(value: float | None, places: int | None) -> str:
+    if places is None:
+        return "–" if value is None else f"{value:.0f}"
+    return short(value, places)
+
+
+def _money(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _link(name: str) -> str:
+    """A file beside the report as a link's target: nothing that could end it or lead elsewhere."""
+    last = clean(name, 200).replace("\\", "/").rpartition("/")[2]
+    return "".join(char if char.isalnum() or char in "-_." else "_" for char in last)

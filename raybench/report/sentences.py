@@ -1,0 +1,175 @@
+"""The report's sentences: each by rule from named columns, each with a guard, every outside word escaped."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from raybench.report import columns
+from raybench.report.cells import Cell
+from raybench.report.inputs import Phrase, State
+from raybench.report.text import block, count, fixed, listed, percent, plain, seconds, times, usd
+
+CRITERIA = {"error_rate": "error rate", "cost_per_10k": "cost per 10,000 requests"}
+DATASETS = "For each data set and configuration: the setting to choose, or that none of those tried will do."
+LATENCY = "Percentiles are taken over all requests of a trial, and only where the sample can bound them."
+TOKENS = "Longer prompts take longer: how much of the spread comes from the prompts themselves."
+_STATISTICS = {"mean": "mean ", "p50": "median ", "p90": "p90 ", "p95": "p95 ", "p99": "p99 "}
+_QUANTITIES = {
+    "latency": "latency",
+    "service_latency": "service latency",
+    "ttft": "time to first token",
+    "itl": "inter-token latency",
+    "tpot": "time per output token",
+}
+
+
+def criterion_name(criterion: str) -> str:
+    """`latency_p95` as people say it: p95 latency."""
+    quantity, _, statistic = criterion.rpartition("_")
+    if criterion in CRITERIA:
+        return CRITERIA[criterion]
+    if quantity in _QUANTITIES and statistic in _STATISTICS:
+        return _STATISTICS[statistic] + _QUANTITIES[quantity]
+    return criterion.replace("_", " ")
+
+
+def short_name(criterion: str) -> str:
+    """A criterion as a table's head: `Mean latency, s`."""
+    if criterion == "cost_per_10k":
+        return "$ per 10k"
+    unit = "" if criterion == "error_rate" else ", s"
+    return criterion_name(criterion)[0].upper() + criterion_name(criterion)[1:] + unit
+
+
+def criterion_value(criterion: str, value: float | None, limit: bool = False) -> str:
+    """A value of a criterion with its unit; a limit is written as the person wrote it."""
+    if criterion == "cost_per_10k":
+        return "$" + (plain(value) if limit and value is not None else usd(value))
+    if criterion == "error_rate":
+        return f"{plain(value * 100)} %" if limit and value is not None else percent(value)
+    return f"{plain(value) if limit and value is not None else seconds(value)} s"
+
+
+def asked(criteria: Mapping[str, float]) -> list[str]:
+    """The criteria as short texts: `mean latency ≤ 5 s`."""
+    return [f"{criterion_name(name)} ≤ {criterion_value(name, limit, True)}" for name, limit in criteria.items()]
+
+
+def measured(cell: Cell) -> str:
+    """What a setting does, with its intervals and what its sample cannot exclude."""
+    row = cell.row
+    parts = [f"{seconds(row['latency_mean'])} s mean latency{_between(row, 'latency_mean', seconds)}"]
+    if row["price_per_10k_txn"] is not None:
+        parts.append(f"${usd(row['price_per_10k_txn'])} per 10,000 requests{_between(row, 'price_per_10k_txn', usd)}")
+    failed = row["requests"] - row["ok"]
+    room = row.get("error_rate_high")
+    left = f" (which leaves room for a true rate up to {percent(room)})" if room is not None else ""
+    parts.append(f"{count(failed, 'error')} in {count(row['requests'], 'request')}{left}")
+    return ", ".join(parts) + "."
+
+
+def _between(row: Mapping[str, Any], metric: str, write: Any) -> str:
+    low, high = row.get(f"{metric}_low"), row.get(f"{metric}_high")
+    return "" if low is None or high is None else f" (95 % interval {write(low)}–{write(high)})"
+
+
+def missed(state: State) -> str:
+    """How one criterion stands that is not simply met: `mean latency is 4.2× the limit (21.0 s against 5 s)`."""
+    name, limit = criterion_name(state.criterion), criterion_value(state.criterion, state.limit, True)
+    if state.exceedance is None:
+        return f"{name} could not be measured"
+    if state.value is None:
+        return f"{name} lies beyond what ever finished (limit {limit})"
+    value = criterion_value(state.criterion, state.value)
+    if state.standing == "unsure":
+        return f"{name} is too close to call ({value}, limit {limit})"
+    if math.isfinite(state.exceedance):
+        return f"{name} is {times(state.exceedance)} the limit ({value} against {limit})"
+    return f"{name} is {value} where {limit} is allowed"
+
+
+def kept(state: State) -> str:
+    """How one criterion is met: `mean latency passes (3.80 s, limit 5 s)`."""
+    value, limit = criterion_value(state.criterion, state.value), criterion_value(state.criterion, state.limit, True)
+    return f"{criterion_name(state.criterion)} passes ({value}, limit {limit})"
+
+
+def misses_of(cell: Cell) -> list[str]:
+    """Each criterion that a setting does not simply pass, in words."""
+    return [missed(state) for state in cell.setting.states if state.standing != "pass"]
+
+
+def account(cell: Cell) -> str:
+    """How a setting stands, criterion by criterion: what passes, then what does not."""
+    passes = [kept(state) for state in cell.setting.states if state.standing == "pass"]
+    return ", but ".join(part for part in (listed(passes), listed(misses_of(cell))) if part)
+
+
+def emphasized(sentence: Sequence[Phrase]) -> Markup:
+    """A sentence of the decision with its strong pieces in bold."""
+    strong, weak = Markup("<b>{}</b>"), Markup("{}")
+    return Markup("").join((strong if phrase.strong else weak).format(block(phrase.text)) for phrase in sentence)
+
+
+def saturation(cells: Sequence[Cell]) -> str:
+    """Where each configuration stops scaling, or that it did not."""
+    said = []
+    for (label, *_), line in columns.lines(cells).items():
+        knee = columns.knee(line)
+        if knee is None:
+            continue
+        rate = fixed(knee.best.row["transactions_per_minute"], 0)
+        if knee.reached:
+            said.append(f"{label} saturates near {rate} requests/min, from {knee.cell.load_text} on.")
+        else:
+            said.append(f"{label} still scales at {knee.last.load_text} ({rate} requests/min): its knee lies beyond.")
+    return " ".join(said) or "Fewer than three loads that can be counted: too few to say where it saturates."
+
+
+def errors(cells: Sequence[Cell]) -> str:
+    """How many requests failed in all, and how little an absence of errors says."""
+    failed = sum(cell.row["requests"] - cell.row["ok"] for cell in cells)
+    total = sum(cell.row["requests"] for cell in cells)
+    if failed:
+        return f"{count(failed, 'request')} of {total:,} failed; every one stays in its denominator."
+    return f"None of {count(total, 'request')} failed."
+
+
+def price(cells: Sequence[Cell]) -> str:
+    """The spread of prices on the data set that was asked about."""
+    prices = [cell.row["price_per_10k_txn"] for cell in cells if cell.counted and cell.row["price_per_10k_txn"]]
+    if not prices:
+        return "Down and left is better."
+    return f"Down and left is better. Settings that can be counted cost ${usd(min(prices))} to ${usd(max(prices))}."
+
+
+def misses(cells: Sequence[Cell], criteria: Mapping[str, float]) -> str:
+    """How many trials miss which criterion."""
+    counted = [cell for cell in cells if cell.counted]
+    fails = {name: sum(_fails(cell, name) for cell in counted) for name in criteria}
+    parts = [f"{number} on {criterion_name(name)}" for name, number in fails.items() if number]
+    total = sum(cell.verdict == "fail" for cell in counted)
+    unsure = sum(cell.verdict == "unsure" for cell in counted)
+    said = f"Of {count(len(counted), 'trial')} that can be counted, {total or 'none'} missed a limit"
+    said += f": {listed(parts)}." if parts else "."
+    return said + (f" {unsure} {'is' if unsure == 1 else 'are'} too close to call." if unsure else "")
+
+
+def _fails(cell: Cell, criterion: str) -> bool:
+    state = cell.state(criterion)
+    return state is not None and state.standing == "fail"
+
+
+def cost(experiments: Sequence[Mapping[str, Any]]) -> str:
+    """What the run cost, and what that leaves out."""
+    known = [experiment["cost_usd"] for experiment in experiments if experiment["cost_usd"] is not None]
+    if not known:
+        return "No price is known, so no cost is given."
+    pretend = " None of it was billed: simulated." if all(e["simulated"] for e in experiments) else ""
+    left = "" if len(known) == len(experiments) else " Experiments without a known price are left out."
+    return (
+        f"${usd(sum(known))} for the time the instances were held for the load, at their hourly price; "
+        f"deployment and idle time are not in it.{left}{pretend}"
+    )

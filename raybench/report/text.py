@@ -1,0 +1,105 @@
+"""How a report writes: labels from outside made harmless, numbers rounded for display, Markdown escaped."""
+
+import math
+import unicodedata
+
+NO_NUMBER = "–"
+LABEL_CHARS = 60
+_HIDDEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
+_MARKDOWN = str.maketrans(
+    {"\\": "\\\\", "|": "\\|", "`": "\\`", "*": "\\*", "[": "\\[", "]": "\\]", "<": "&lt;", ">": "&gt;"}
+)
+_MARKDOWN_CODE = str.maketrans({"|": "\\|", "`": "'", "<": "&lt;", ">": "&gt;"})
+
+
+def clean(value: object, cap: int = LABEL_CHARS) -> str:
+    """A label from outside: one line, no control, bidi or separator characters, at most `cap` characters.
+
+    A line separator inside a Vega expression breaks its parser, and a bidi override would let a name reorder
+    the sentence around it.
+    """
+    shown = "".join(" " if unicodedata.category(char) in _HIDDEN else char for char in str(value))
+    line = " ".join(shown.split())
+    return line if len(line) <= cap else line[: cap - 1] + "…"
+
+
+def block(value: object) -> str:
+    """Text from outside that keeps its lines: as `clean`, but line feeds stay."""
+    lines = str(value).replace("\r\n", "\n").split("\n")
+    return "\n".join(
+        "".join(" " if unicodedata.category(char) in _HIDDEN and char != "\t" else char for char in line)
+        for line in lines
+    )
+
+
+def markdown_text(value: object, cap: int = 500) -> str:
+    """Text from outside, escaped for a Markdown paragraph or table cell."""
+    return clean(value, cap).translate(_MARKDOWN)
+
+
+def markdown_code(value: object, cap: int = 500) -> str:
+    """Text from outside as a Markdown code span, safe in a table cell too."""
+    return f"`{clean(value, cap).translate(_MARKDOWN_CODE)}`"
+
+
+def known(value: float | None) -> bool:
+    """Whether a number is there to be shown: neither missing nor infinite."""
+    return value is not None and math.isfinite(value)
+
+
+def fixed(value: float | None, places: int) -> str:
+    """A number with exactly so many decimals and thousands set apart; a dash where there is none."""
+    return f"{value:,.{places}f}" if value is not None and math.isfinite(value) else NO_NUMBER
+
+
+def short(value: float | None, places: int) -> str:
+    """A number as the seed's tables print it: rounded, without the zeros that only fill, `2.6` and `0.0`."""
+    return str(round(float(value), places)) if value is not None and math.isfinite(value) else NO_NUMBER
+
+
+def plain(value: float) -> str:
+    """A configured limit as a person wrote it: `5`, `0.5`, `1000`."""
+    return f"{value:.10g}"
+
+
+def seconds(value: float | None) -> str:
+    """A latency for a sentence or a cell, three figures: `0.418`, `3.81`, `42.8`."""
+    if value is None or not math.isfinite(value):
+        return NO_NUMBER
+    return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def usd(value: float | None) -> str:
+    """Dollars with cents, or with four decimals where cents would say nothing."""
+    return fixed(value, 2 if value is None or value == 0 or abs(value) >= 0.1 else 4)
+
+
+def percent(value: float | None) -> str:
+    """A fraction as per cent, one decimal, two below one per cent."""
+    if value is None or not math.isfinite(value):
+        return NO_NUMBER
+    return f"{value * 100:.1f} %" if value >= 0.01 or value == 0 else f"{value * 100:.2f} %"
+
+
+def times(value: float | None) -> str:
+    """How far over a limit: `4.2×`, `14×`."""
+    if value is None:
+        return NO_NUMBER
+    return f"{value:.2f}×" if value < 1.1 else f"{value:.1f}×" if value < 10 else f"{value:.0f}×"
+
+
+def span(low: float | None, high: float | None, places: int) -> str:
+    """An interval in brackets, or nothing where it is not known."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"({fixed(low, places)}–{fixed(high, places)})"
+
+
+def count(number: int, thing: str) -> str:
+    """`1 trial`, `16 trials`, `1,204 requests`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def listed(parts: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1] if parts else ""

@@ -1,0 +1,194 @@
+"""The checks that a reader would make before believing a number, each with its evidence."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raybench.analysis import stats
+from raybench.report.cells import Cell
+from raybench.report.text import clean, count, fixed, listed, percent
+from raybench.report.view import View
+
+LITTLE = (0.9, 1.1)
+LATENESS_S = 0.1
+BUSY = 0.9
+_GLYPHS = {"pass": "✓", "warn": "!", "fail": "✕", "missing": "–"}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check: its state is pass, warn, fail or missing (nothing to check)."""
+
+    name: str
+    state: str
+    found: str
+    evidence: str
+
+    @property
+    def glyph(self) -> str:
+        """The state as a sign."""
+        return _GLYPHS[self.state]
+
+
+def checks(view: View) -> list[Check]:
+    """Every check that this run's data allows, in the order a reader would ask."""
+    return [check for make in _CHECKS if (check := make(view)) is not None]
+
+
+def _validity(view: View) -> Check:
+    cells = view.cells
+    invalid = [cell for cell in cells if not cell.valid]
+    doubtful = [cell for cell in cells if cell.row["valid"] == "INCONCLUSIVE"]
+    parts = [f"{len(cells) - len(invalid) - len(doubtful)} of {count(len(cells), 'trial')} valid"]
+    parts += [f"{len(doubtful)} inconclusive"] if doubtful else []
+    parts += [f"{len(invalid)} INVALID"] if invalid else []
+    tally: dict[str, int] = {}
+    for cell in [*invalid, *doubtful]:
+        for code in cell.row["reasons"] or ():
+            tally[clean(code)] = tally.get(clean(code), 0) + 1
+    reasons = [f"{code} ({number})" for code, number in sorted(tally.items(), key=lambda kv: (-kv[1], kv[0]))]
+    evidence = f"Noticed in those: {', '.join(reasons)}." if reasons else "Nothing was found against any trial."
+    return Check("Trials hold up", "fail" if invalid else "warn" if doubtful else "pass", ", ".join(parts), evidence)
+
+
+def _finished(view: View) -> Check:
+    cut = [cell for cell in view.cells if cell.row["state"] != "done"]
+    found = f"{len(view.cells) - len(cut)} of {count(len(view.cells), 'trial')} ran to the end"
+    evidence = (
+        "Unfinished trials are shown but cannot win." if cut else f"The run's state is {view.manifest['state']}."
+    )
+    return Check("Trials ran to their end", "warn" if cut else "pass", found, evidence)
+
+
+def _accounted(view: View) -> Check:
+    total = {name: sum(cell.row[name] or 0 for cell in view.cells) for name in ("not_sent", "lost", "missing_rows")}
+    gone = sum(total.values())
+    found = "every planned request has its row" if not total["missing_rows"] else f"{total['missing_rows']:,} missing"
+    evidence = f"{total['not_sent']:,} not sent, {total['lost']:,} lost; both count as failures."
+    return Check("Every planned request is accounted for", "warn" if gone else "pass", found, evidence)
+
+
+def _little(view: View) -> Check | None:
+    cells = [cell for cell in view.cells if cell.row["little_ratio"] is not None]
+    if not cells:
+        return None
+    ratios = [cell.row["little_ratio"] for cell in cells]
+    off = [cell for cell in cells if not LITTLE[0] <= cell.row["little_ratio"] <= LITTLE[1]]
+    evidence = "Throughput × mean latency ÷ concurrency is 1 when every slot is always busy; " + (
+        f"outside {LITTLE[0]}–{LITTLE[1]}: {_named(off)}." if off else "no trial is far from it."
+    )
+    found = f"ratio {fixed(min(ratios), 3)} to {fixed(max(ratios), 3)}"
+    return Check("Throughput, latency and load agree (Little's law)", "warn" if off else "pass", found, evidence)
+
+
+def _lateness(view: View) -> Check | None:
+    cells = [cell for cell in view.cells if cell.row["lateness_p99"] is not None]
+    if not cells:
+        return None
+    worst = max(cells, key=lambda cell: cell.row["lateness_p99"])
+    shares = [cell.row["cpu_share"] for cell in view.cells if cell.row["cpu_share"] is not None]
+    late = [cell for cell in cells if cell.row["lateness_p99"] > LATENESS_S]
+    busy = bool(shares) and max(shares) > BUSY
+    evidence = (
+        "Worst p99 of sent − planned: " + _named([worst]) + ". Latency counts from planned, so delay is not hidden"
+    )
+    evidence += f"; the busiest client process used {percent(max(shares))} of a core." if shares else "."
+    found = f"worst p99 {fixed(worst.row['lateness_p99'] * 1000, 1)} ms"
+    return Check("The load generator kept up", "warn" if late or busy else "pass", found, evidence)
+
+
+def _samples(view: View) -> Check | None:
+    if not view.cells:
+        return None
+    known = {p: sum(cell.row[f"latency_{p}"] is not None for cell in view.cells) for p in ("p50", "p95", "p99")}
+    floors = {p: stats.interval_floor(q) for p, q in (("p95", 0.95), ("p99", 0.99))}
+    found = ", ".join(f"{p} in {number} of {len(view.cells)}" for p, number in known.items())
+    evidence = (
+        f"A percentile is shown from where its 95 % interval exists (p95: {floors['p95']} requests, "
+        f"p99: {floors['p99']}); below that stands a dash."
+    )
+    return Check("Enough requests for the percentiles shown", _all(known["p95"], len(view.cells)), found, evidence)
+
+
+def _steady(view: View) -> Check | None:
+    told = [cell for cell in view.cells if cell.row["steady"] is not None]
+    if not told:
+        return Check(
+            "Steady inside the window", "missing", "too few requests to tell", "No trial was long enough to test."
+        )
+    off = [cell for cell in told if not cell.row["steady"]]
+    found = f"{len(told) - len(off)} of {count(len(told), 'trial')} steady"
+    if len(told) < len(view.cells):
+        found += f"; {len(view.cells) - len(told)} too short to tell"
+    return Check("Steady inside the window", "warn" if off else "pass", found, _off(off, "Latency drifts in"))
+
+
+def _tokens(view: View) -> Check:
+    sources = {cell.row[f"{side}_tokens_source"] for cell in view.cells for side in ("prompt", "completion")}
+    names = sorted(clean(source) for source in sources if source)
+    odd = [cell for cell in view.cells if cell.row["echoed"] or cell.row["over_max"] or cell.row["token_mismatches"]]
+    guessed = "estimate" in names
+    evidence = "Token figures are estimates where no server or tokenizer counted. " if guessed else ""
+    evidence += _off(odd, "Echoed prompts, overlong replies or counts that disagree in")
+    found = f"counted by {listed(names)}" if names else "not counted"
+    return Check(
+        "Tokens are what they say", "warn" if odd or guessed else "pass" if names else "missing", found, evidence
+    )
+
+
+def _prompts(view: View) -> Check | None:
+    shares = [cell.row["prompts_repeated"] for cell in view.cells if cell.row["prompts_repeated"] is not None]
+    if not shares:
+        return None
+    found = "no prompt was sent twice in a trial" if not max(shares) else f"up to {percent(max(shares))} sent before"
+    evidence = "A repeated prompt may be answered from a prefix cache and flatter the endpoint."
+    return Check("Prompts are fresh", "warn" if max(shares) else "pass", found, evidence)
+
+
+def _simulator(view: View) -> Check | None:
+    about = view.manifest.get("simulator")
+    if not about:
+        return None
+    share, lag_ms = about.get("cpu_share_max"), about.get("lag_p99_ms")
+    slow = (share or 0) > BUSY or (lag_ms or 0) > LATENESS_S * 1000
+    found = f"{percent(share)} of a core at most" + (f", lag p99 {fixed(lag_ms, 1)} ms" if lag_ms is not None else "")
+    return Check(
+        "The simulator kept up",
+        "warn" if slow else "pass",
+        found,
+        "A simulator short of CPU would read as a slow endpoint.",
+    )
+
+
+def _all(number: int, total: int) -> str:
+    return "pass" if number == total else "warn"
+
+
+def _off(cells: Sequence[Cell], said: str) -> str:
+    return f"{said} {_named(cells)}." if cells else "Nothing was found."
+
+
+def _named(cells: Sequence[Cell], most: int = 4) -> str:
+    """The trials by name, the first few of them."""
+    names = [f"{c.configuration.label}, {c.payload}, {c.load_text}" for c in cells[:most]]
+    return "; ".join(names) + (f" and {len(cells) - most} more" if len(cells) > most else "")
+
+
+def reasons(cell: Cell) -> str:
+    """Why a trial is not simply valid, in words."""
+    row: Any = cell.row
+    return " ".join(clean(text, 300) for text in (row["reason_texts"] or row["reasons"] or ()))
+
+
+_CHECKS: tuple[Callable[[View], Check | None], ...] = (
+    _validity,
+    _finished,
+    _accounted,
+    _little,
+    _lateness,
+    _samples,
+    _steady,
+    _tokens,
+    _prompts,
+    _simulator,
+)

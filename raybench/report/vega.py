@@ -1,0 +1,66 @@
+"""Vega without a browser: specs compiled and bounded, drawn as static SVG, and the script that makes them live."""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import vl_convert
+
+from raybench.report import palette
+
+VEGA_LITE = "6.4"
+MAX_ROWS = 5_000
+MAX_BYTES = 400_000
+
+Spec = dict[str, Any]
+
+_TAG = re.compile(r"<[^<>]*>")
+_LONG_NUMBER = re.compile(r"(\d\.\d\d)\d+")
+_REFERENCE = re.compile(r"(id=\"|url\(#|href=\"#)(\w+)")
+
+
+def bounded(name: str, spec: Spec) -> Spec:
+    """The spec itself; a ValueError where it holds more data than a page should carry."""
+    rows = sum(len(values) for values in spec.get("datasets", {}).values())
+    size = len(json.dumps(spec, allow_nan=False))
+    if rows > MAX_ROWS or size > MAX_BYTES:
+        raise ValueError(f"chart {name} holds {rows:,} rows and {size:,} bytes, over {MAX_ROWS:,} or {MAX_BYTES:,}")
+    return spec
+
+
+def compiled(spec: Mapping[str, Any]) -> Spec:
+    """Vega-Lite to Vega here, so that the browser need not carry the work or the compiler's warnings."""
+    vega: Spec = vl_convert.vegalite_to_vega(dict(spec), vl_version=VEGA_LITE)
+    vega.pop("$schema", None)
+    return vega
+
+
+def drawing(vega: Spec, name: str) -> str:
+    """A static SVG of the chart: short coordinates, ids that start with `name`, colours that follow the page."""
+    svg: str = vl_convert.vega_to_svg(vega)
+    svg = _TAG.sub(lambda tag: tag[0] if "aria-label" in tag[0] else _LONG_NUMBER.sub(r"\1", tag[0]), svg)
+    return palette.with_fallbacks(_REFERENCE.sub(lambda ref: f"{ref[1]}{name}-{ref[2]}", svg))
+
+
+def standalone(svg: str) -> str:
+    """The drawing as a file of its own: literal light colours on a white ground."""
+    opened, _, rest = re.sub(r"var\(--\w+,(#\w+)\)", r"\1", svg).partition(">")
+    return f'{opened}><rect width="100%" height="100%" fill="{palette.LIGHT["card"]}"/>{rest}\n'
+
+
+@cache
+def bundle() -> str:
+    """Vega, Vega-Lite and vega-embed as one script without dependencies; about a second the first time."""
+    script: str = vl_convert.javascript_bundle(vl_version=VEGA_LITE)  # type: ignore[call-arg] # no snippet
+    if "</script" in script.lower() or "<!--" in script:
+        raise ValueError("the Vega bundle cannot stand inside a script element")
+    return script
+
+
+def sha256_source(script: str) -> str:
+    """The script's hash as a Content-Security-Policy source."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

@@ -1,0 +1,110 @@
+"""Our decoder reads what botocore's reads, however the bytes are cut, and refuses what is damaged."""
+
+import random
+from struct import pack
+
+import pytest
+from botocore.eventstream import EventStreamBuffer
+from canned import cut, frame, header, part
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raybench.client.eventstream import FRAME_BYTES, Decoder, Frame, FrameError
+
+
+def some_header(rng: random.Random, name: str) -> bytes:
+    kind = rng.randrange(10)
+    raw = rng.randbytes(rng.randint(0, 40))
+    text = "".join(rng.choices("aé東😀 ", k=rng.randint(0, 20))).encode()
+    value = {
+        0: b"",
+        1: b"",
+        2: pack(">b", rng.randint(-128, 127)),
+        3: pack(">h", rng.randint(-(2**15), 2**15 - 1)),
+        4: pack(">i", rng.randint(-(2**31), 2**31 - 1)),
+        5: pack(">q", rng.randint(-(2**63), 2**63 - 1)),
+        6: pack(">H", len(raw)) + raw,
+        7: pack(">H", len(text)) + text,
+        8: pack(">q", rng.randint(0, 2**41)),
+        9: rng.randbytes(16),
+    }[kind]
+    return pack(">B", len(name)) + name.encode() + bytes([kind]) + value
+
+
+def some_frame(rng: random.Random) -> bytes:
+    if rng.random() < 0.3:
+        return part(rng.randbytes(rng.randint(0, 300)))
+    names = [f":name-{index}" for index in range(rng.randint(0, 6))]
+    return frame(b"".join(some_header(rng, name) for name in names), rng.randbytes(rng.randint(0, 600)))
+
+
+def test_three_thousand_random_frames_cut_anywhere_are_decoded_as_botocore_decodes_them() -> None:
+    rng = random.Random(3)
+    for _ in range(500):
+        stream = b"".join(some_frame(rng) for _ in range(6))
+        ours: list[Frame] = []
+        theirs: list[Frame] = []
+        decoder, buffer = Decoder(), EventStreamBuffer()
+        for piece in cut(stream, [rng.randrange(len(stream)) for _ in range(rng.choice([0, 1, 5, 40]))]):
+            ours.extend(decoder.feed(piece))
+            buffer.add_data(piece)
+            theirs.extend(Frame(message.headers, message.payload) for message in buffer)
+            assert ours == theirs
+        assert len(ours) == 6
+        assert not decoder.unfinished
+
+
+def test_a_stream_fed_byte_by_byte_gives_each_frame_with_its_last_byte() -> None:
+    frames = [part(b"one"), part(b""), part("東京".encode())]
+    decoder, given_at = Decoder(), []
+    for place, byte in enumerate(b"".join(frames), 1):
+        given_at += [place] * len(list(decoder.feed(bytes([byte]))))
+    assert given_at == [len(frames[0]), len(frames[0] + frames[1]), len(b"".join(frames))]
+
+
+@given(st.binary(max_size=80), st.integers(0), st.integers(1, 255))
+def test_a_frame_with_one_damaged_byte_is_never_given_out(payload: bytes, place: int, flip: int) -> None:
+    damaged = bytearray(part(payload))
+    damaged[place % len(damaged)] ^= flip
+    with pytest.raises(FrameError):
+        list(Decoder().feed(bytes(damaged)))
+
+
+@given(st.lists(st.binary(max_size=40), max_size=6))
+def test_noise_is_refused_or_waited_for_but_never_anything_else(pieces: list[bytes]) -> None:
+    decoder = Decoder()
+    try:
+        for piece in pieces:
+            assert list(decoder.feed(piece)) == []
+    except FrameError:
+        return
+    assert decoder.unfinished == bool(b"".join(pieces))
+
+
+def test_a_frame_too_long_is_refused_at_its_prelude() -> None:
+    whole = frame(b"", b"x" * (FRAME_BYTES - 15))
+    with pytest.raises(FrameError, match="bytes"):
+        list(Decoder().feed(whole[:12]))
+
+
+def test_a_frame_shorter_than_its_headers_is_refused() -> None:
+    good = frame(header("a", "b"), b"")
+    with pytest.raises(FrameError):
+        list(Decoder().feed(frame(good[12:17], b"")))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        header("a", "1") + header("a", "2"),
+        b"\x01a\x0a",
+        b"\x01a\x07\x00\x09short",
+        b"\x01a\x04\x00",
+        b"\x01\xff\x00",
+        b"\x05a",
+        b"\x01a\x07\x00\x01\xff",
+    ],
+)
+def test_headers_that_cannot_be_read_are_a_frame_error(headers: bytes) -> None:
+    with pytest.raises(FrameError):
+        list(Decoder().feed(frame(headers, b"{}")))

@@ -1,0 +1,202 @@
+"""The decision on tables small enough to decide by eye."""
+
+import math
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from made import setting
+
+from raybench.analysis import decide, standing
+from raybench.analysis.columns import TRIALS
+from raybench.analysis.decide import Decision, plain
+from raybench.analysis.standing import Standing
+
+CRITERIA = {"latency_mean": 5.0, "cost_per_10k": 50.0, "error_rate": 0.0}
+
+
+def made(experiment: str, load: int, latency: float | None, price: float | None, **known: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {"latency_mean": latency, "price_per_10k_txn": price, "error_rate": 0.0, "failed": 0}
+    named = {"experiment": experiment, "load": f"closed-{load}", "concurrency": load, "repeat": 0}
+    return setting(**(named | values | known))
+
+
+def decided(*rows: dict[str, Any], criteria: dict[str, float] | None = None, payload: str | None = None) -> Decision:
+    trials = pa.Table.from_pylist(list(rows), TRIALS)
+    return decide.decide(trials, CRITERIA if criteria is None else criteria, payload)
+
+
+def said(decision: Decision) -> list[str]:
+    return [plain(sentence) for sentence in decision.sentences]
+
+
+def test_the_cheapest_setting_that_meets_every_criterion_wins() -> None:
+    found = decided(
+        made("a", 1, 1.0, 45.0), made("a", 4, 3.0, 20.0), made("b", 8, 6.0, 10.0), made("b", 1, 1.0, 60.0)
+    )
+    assert (found.winner, found.second, found.nearest) == ("a/p/closed-4/0", "a/p/closed-1/0", None)
+
+
+def test_the_winner_is_said_with_its_rule_its_intervals_and_what_its_sample_leaves_open() -> None:
+    intervals = {"latency_mean_low": 2.9, "latency_mean_high": 3.1, "price_per_10k_txn_low": 19.0}
+    intervals |= {"price_per_10k_txn_high": 21.0, "error_rate_high": 0.037, "requests": 1204}
+    found = decided(made("a", 4, 3.0, 20.0, **intervals))
+    assert said(found) == [
+        "Cheapest inside the criteria: a at concurrency 4. 3.00 s mean (95 % interval 2.90–3.10), $20.0 per 10k "
+        "(95 % interval 19.0–21.0), 0 errors in 1,204 (which leaves room for a true rate up to 3.7%)."
+    ]
+    assert [phrase.text for phrase in found.sentences[0] if phrase.strong] == ["a", "concurrency 4"]
+
+
+def test_none_qualifies_is_an_answer_with_the_nearest_miss_and_what_it_misses_by() -> None:
+    """The seed's rows on its longest prompts: it named c=1; c=2 meets the latency budget too, and costs less."""
+    p4d = ((1, 2.60, 251.25), (2, 3.80, 209.38), (4, 6.09, 216.60), (6, 8.09, 216.60), (8, 10.29, 209.38))
+    g5 = ((1, 10.71, 678.67), (2, 19.35, 678.67), (4, 31.97, 678.67), (6, 42.79, 565.56), (8, 55.85, 678.67))
+    found = decided(*(made("g5", *each) for each in g5), *(made("p4d", *each) for each in p4d))
+    assert (found.winner, found.nearest) == (None, "p4d/p/closed-2/0")
+    assert said(found) == [
+        "No configuration meets every criterion. The nearest is p4d at concurrency 2: latency passes, cost is 4.2× "
+        "the limit, error rate passes."
+    ]
+
+
+def test_the_nearest_miss_has_the_smallest_product_of_exceedances() -> None:
+    found = decided(made("a", 1, 10.0, 100.0), made("a", 2, 4.0, 175.0), made("a", 4, 15.0, 40.0))
+    assert found.nearest == "a/p/closed-4/0"
+
+
+def test_an_error_where_none_is_allowed_is_further_off_than_any_finite_miss() -> None:
+    found = decided(made("a", 1, 4.0, 40.0, error_rate=0.01), made("a", 2, 50.0, 500.0))
+    assert found.nearest == "a/p/closed-2/0"
+    found = decided(made("a", 1, 4.0, 40.0, error_rate=0.01))
+    assert "error rate is 1.00% where none is allowed" in said(found)[0]
+
+
+@pytest.mark.parametrize("fault", [{"valid": "INVALID"}, {"valid": "INCONCLUSIVE"}, {"state": "partial"}])
+def test_what_cannot_be_trusted_cannot_win_and_is_said_to_be_cheaper(fault: dict[str, str]) -> None:
+    found = decided(made("a", 1, 1.0, 10.0, reasons=["client_lag"], **fault), made("b", 1, 1.0, 40.0))
+    assert found.winner == "b/p/closed-1/0"
+    assert found.kept_out == ("a/p/closed-1/0",)
+    assert "a at concurrency 1 would pass at $10.0 per 10k, but its trial is" in said(found)[1]
+
+
+def test_where_nothing_can_be_trusted_nothing_is_nearest_either() -> None:
+    found = decided(made("a", 1, 1.0, 60.0, valid="INVALID"))
+    assert (found.winner, found.nearest) == (None, None)
+    assert said(found) == ["No trial can be decided by: none is both whole and VALID."]
+
+
+def test_prices_whose_intervals_overlap_are_too_close_to_call() -> None:
+    a = made("a", 1, 1.0, 20.0, price_per_10k_txn_low=18.0, price_per_10k_txn_high=22.0)
+    b = made("b", 1, 1.0, 23.0, price_per_10k_txn_low=21.0, price_per_10k_txn_high=25.0)
+    c = made("c", 1, 1.0, 30.0, price_per_10k_txn_low=28.0, price_per_10k_txn_high=32.0)
+    found = decided(c, b, a)
+    assert found.winner == "a/p/closed-1/0"
+    assert found.close == ("b/p/closed-1/0",)
+    assert said(found)[1].startswith("Too close to call on cost")
+
+
+def test_equal_prices_are_told_apart_by_latency_and_then_by_order() -> None:
+    assert decided(made("a", 1, 2.0, 20.0), made("b", 1, 1.0, 20.0)).winner == "b/p/closed-1/0"
+    found = decided(made("a", 1, 1.0, 20.0), made("b", 1, 1.0, 20.0))
+    assert found.winner == "a/p/closed-1/0"
+    assert found.close == ("b/p/closed-1/0",)
+
+
+def test_without_criteria_the_cheapest_wins_and_without_prices_the_fastest() -> None:
+    found = decided(made("a", 1, 1.0, 90.0), made("a", 2, 9.0, 80.0), criteria={})
+    assert found.winner == "a/p/closed-2/0"
+    assert said(found)[0].startswith("Cheapest (no criteria are set): ")
+    found = decided(made("a", 1, 1.0, None), made("a", 2, 9.0, None), criteria={"latency_mean": 10.0})
+    assert found.winner == "a/p/closed-1/0"
+    assert said(found)[0].startswith("No price is known; fastest inside the criteria: ")
+
+
+def states(row: dict[str, Any], **criteria: float) -> list[tuple[Standing, float | None]]:
+    return [(state.standing, state.exceedance) for state in standing.states(row, criteria)]
+
+
+def test_a_criterion_passes_fails_by_a_multiple_or_is_unsure_or_missing() -> None:
+    row = made("a", 1, 4.0, 100.0, latency_mean_low=3.5, latency_mean_high=4.5)
+    row |= {"price_per_10k_txn_low": 90.0, "price_per_10k_txn_high": 110.0}
+    assert states(row, latency_mean=5.0) == [(Standing.PASS, 0.8)]
+    assert states(row, cost_per_10k=50.0) == [(Standing.FAIL, 2.0)]
+    assert states(row, latency_mean=4.2)[0][0] is Standing.UNSURE
+    assert states(row, latency_mean=3.8)[0][0] is Standing.UNSURE
+    assert states(row, latency_p99=1.0) == [(Standing.MISSING, None)]
+
+
+def test_a_percentile_among_requests_that_never_finished_fails_without_a_number() -> None:
+    row = made("a", 1, 4.0, 10.0, beyond=["latency_p95"])
+    assert states(row, latency_p95=5.0) == [(Standing.FAIL, math.inf)]
+    assert "latency p95 never ends" in said(decided(row, criteria={"latency_p95": 5.0}))[0]
+
+
+def test_no_throughput_has_no_price_and_fails_a_limit_on_it() -> None:
+    assert states(made("a", 1, None, None, requests_per_s=0.0), cost_per_10k=5.0) == [(Standing.FAIL, math.inf)]
+
+
+def test_no_error_meets_an_error_budget_of_zero_although_no_sample_could_prove_it() -> None:
+    row = made("a", 1, 1.0, 1.0, error_rate_low=0.0, error_rate_high=0.05)
+    assert states(row, error_rate=0.0) == [(Standing.PASS, 0.0)]
+    assert states(row, error_rate=0.01)[0][0] is Standing.UNSURE
+
+
+def test_an_unsure_criterion_counts_by_its_best_estimate() -> None:
+    interval = {"latency_mean_low": 3.0, "latency_mean_high": 7.0}
+    assert decided(made("a", 1, 4.9, 20.0, **interval)).winner is not None
+    assert decided(made("a", 1, 5.1, 20.0, **interval)).winner is None
+    row = made("a", 1, 5.1, 20.0, **interval)
+    assert standing.met(standing.states(row, CRITERIA)) is None
+
+
+def test_a_missing_number_cannot_win_and_is_named() -> None:
+    found = decided(made("a", 1, 1.0, 20.0), criteria={"latency_p99": 5.0})
+    assert (found.winner, found.nearest) == (None, "a/p/closed-1/0")
+    assert "latency p99 is not known" in said(found)[0]
+    assert standing.met(()) is None
+
+
+def test_each_payload_and_experiment_gets_the_cheapest_passing_setting_or_its_nearest_miss() -> None:
+    rows = [
+        made(e, load, 1.0 * load, 40.0 / load, payload=p)
+        for p in ("p9", "p10")
+        for e in ("b", "a")
+        for load in (1, 4)
+    ]
+    rows += [made("b", 8, 9.0, 40.0, payload="p3")]
+    found = decided(*rows, payload="p9")
+    assert [(r.experiment, r.payload, r.trial_id, r.nearest) for r in found.recommendations] == [
+        ("b", "p10", "b/p10/closed-4/0", None),
+        ("b", "p3", None, "b/p3/closed-8/0"),
+        ("b", "p9", "b/p9/closed-4/0", None),
+        ("a", "p10", "a/p10/closed-4/0", None),
+        ("a", "p9", "a/p9/closed-4/0", None),
+    ]
+
+
+def test_the_payload_asked_about_is_decided_and_without_one_the_first() -> None:
+    rows = (made("a", 1, 1.0, 40.0, payload="x"), made("a", 1, 1.0, 10.0, payload="y"))
+    assert decided(*rows, payload="x").winner == "a/x/closed-1/0"
+    assert decided(*rows, payload="z").payload == "x"
+    assert decided(*rows).payload == "x"
+
+
+def test_nothing_measured_is_said() -> None:
+    found = decided()
+    assert (found.winner, found.nearest, found.recommendations) == (None, None, ())
+    assert said(found) == ["Nothing was measured."]
+
+
+def test_repeats_are_one_setting_with_the_interval_between_them() -> None:
+    rows = [made("a", 1, latency, 20.0, repeat=i, requests=100, failed=i) for i, latency in enumerate((2.0, 8.0))]
+    (one,) = decided(*rows).settings.values()
+    assert one.row["latency_mean"] == pytest.approx(4.0)
+    assert one.row["latency_mean_high"] > 8.0
+    assert (one.row["requests"], one.row["failed"], one.row["error_rate"]) == (200, 1, 0.005)
+    assert one.counts
+
+
+def test_one_bad_repeat_spoils_the_setting() -> None:
+    rows = [made("a", 1, 2.0, 20.0, repeat=i, valid=valid) for i, valid in enumerate(("VALID", "INVALID"))]
+    assert decided(*rows).winner is None

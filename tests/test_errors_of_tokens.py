@@ -1,0 +1,156 @@
+"""The errors that load generators make with tokens: ours does not, and whoever does is seen."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+from world import MS, PROMPTS, SSE_END, SSE_HEAD, S, World, delta, usage
+
+from raybench.load.arrivals import Closed
+
+OPENAI: dict[str, Any] = {"route": "openai", "dialect": "openai"}
+
+# 9 TTFT at the headers, or at a chunk without a token
+
+
+def hesitant(n: int, now_s: float) -> Sequence[tuple[float, bytes]]:
+    """Headers at 0.1 s, a role and an empty chunk at 0.2 s, the first token at 0.5 s."""
+    opening = delta(role="assistant", content="") + delta(content="")
+    return [
+        (0.1, SSE_HEAD),
+        (0.2, opening),
+        (0.5, delta(content="Hi")),
+        (0.6, delta(content="!") + usage(2) + SSE_END),
+    ]
+
+
+def test_9_ttft_is_the_first_token_neither_the_headers_nor_the_role() -> None:
+    played = World(Closed(1), requests=100, script=hesitant, **OPENAI).play()
+    told = played.summary()
+    first_byte_ns = np.array(played.column("first_byte_ns")) - np.array(played.column("planned_ns"))
+    assert set(first_byte_ns.tolist()) == {100 * MS}
+    assert told["ttft_p50"] == told["ttft_p95"] == 0.5
+    assert told["itl_mean"] == pytest.approx(0.1, abs=1e-12)
+
+
+def test_9_ttft_at_the_headers_would_say_a_fifth_of_it() -> None:
+    played = World(Closed(1), requests=100, script=hesitant, **OPENAI).play()
+    assert played.changed(first_token_ns=played.column("first_byte_ns"))["ttft_p50"] == 0.1
+
+
+def test_9_ttft_counts_a_token_of_reasoning_as_a_token() -> None:
+    def thinking(n: int, now_s: float) -> Sequence[tuple[float, bytes]]:
+        said = delta(content="Hi") + usage(2) + SSE_END
+        return [(0.1, SSE_HEAD), (0.3, delta(reasoning_content="Hm")), (0.5, said)]
+
+    assert World(Closed(1), requests=100, script=thinking, **OPENAI).play().summary()["ttft_p50"] == 0.3
+
+
+# 10 Several tokens in a chunk
+
+
+@pytest.mark.parametrize("chunks", [6, 12, 24])
+def test_10_several_tokens_per_chunk_gaps_are_as_measured_and_tpot_by_the_servers_count(chunks: int) -> None:
+    per_chunk = 24 // chunks
+    overrides = {"tokens": 24, "tokens_per_chunk": per_chunk, "ttft_s": 0.1, "itl_s": 0.02}
+    played = World(Closed(1), requests=50, overrides=overrides).play()
+    told, gap_s = played.summary(), 0.02 * per_chunk
+    assert told["tpot_mean"] == pytest.approx(gap_s * (chunks - 1) / 23, abs=1e-12)
+    assert [told["itl_mean"], told["itl_p50"]] == pytest.approx([gap_s] * 2, abs=1e-12)
+    for stamps in played.column("chunk_ns"):
+        assert len(np.flatnonzero(np.diff(stamps))) == chunks - 1
+    assert told["token_mismatches"] == 0
+
+
+def test_10_several_tokens_per_chunk_a_reply_in_one_chunk_has_no_tpot() -> None:
+    told = World(Closed(1), requests=100, overrides={"tokens": 24, "tokens_per_chunk": 24}).play().summary()
+    assert told["completion_token_count_mean"] == 24
+    assert (told["tpot_mean"], told["tpot_p50"], told["itl_mean"], told["itl_p50"]) == (None,) * 4
+
+
+def test_10_several_tokens_per_chunk_spaced_evenly_would_halve_the_gap() -> None:
+    overrides = {"tokens": 24, "tokens_per_chunk": 2, "ttft_s": 0.1, "itl_s": 0.02}
+    played = World(Closed(1), requests=50, overrides=overrides).play()
+    spaced = [np.linspace(ns[0], ns[-1], 24).astype(np.int64).tolist() for ns in played.column("chunk_ns")]
+    assert played.changed(chunk_ns=spaced)["itl_p50"] == pytest.approx(0.44 / 23, abs=1e-8)
+    assert played.summary()["itl_p50"] == pytest.approx(0.04, abs=1e-12)
+
+
+# 11 Percentiles of means
+
+
+def stuttering(n: int, now_s: float) -> Sequence[tuple[float, bytes]]:
+    """Twenty tokens 20 ms apart; one stream in fifty stands still for two seconds before its eleventh."""
+    late_s = 2.0 if n % 50 == 0 else 0.0
+    tokens = [(0.1 + 0.02 * k + (late_s if k > 10 else 0), delta(content="x ")) for k in range(20)]
+    return [(0.05, SSE_HEAD), *tokens, (tokens[-1][0], usage(20) + SSE_END)]
+
+
+def test_11_percentiles_of_means_the_worst_gap_of_each_request_is_told() -> None:
+    told = World(Closed(8), requests=400, script=stuttering, **OPENAI).play().summary()
+    assert told["worst_gap_p99"] == pytest.approx(2.02, abs=1e-9)
+    assert told["itl_p99"] == pytest.approx(0.02, abs=1e-9)
+
+
+def test_11_percentiles_of_means_make_a_stall_of_two_seconds_an_eighth_of_one() -> None:
+    played = World(Closed(8), requests=400, script=stuttering, **OPENAI).play()
+    measured = played.table.filter(pc.field("phase") == "measure")
+    means = [(ns[-1] - ns[0]) / (len(ns) - 1) / S for ns in measured["chunk_ns"].to_pylist()]
+    assert np.quantile(means, 0.99) == pytest.approx(2.38 / 19, abs=1e-9)
+
+
+# 18 The wrong tokenizer
+
+
+def test_18_wrong_tokenizer_the_servers_count_comes_first_and_is_named() -> None:
+    def telling(n: int, now_s: float) -> Sequence[tuple[float, bytes]]:
+        return [(0.1, SSE_HEAD + delta(content="un")), (0.2, delta(content="believable") + usage(7, 61) + SSE_END)]
+
+    told = World(Closed(1), requests=100, script=telling, **OPENAI).play().summary()
+    assert (told["completion_token_count_mean"], told["completion_tokens_source"]) == (7, "server")
+    assert (told["prompt_token_count_mean"], told["prompt_tokens_source"]) == (61, "server")
+
+
+def test_18_wrong_tokenizer_without_the_servers_count_it_is_an_estimate_and_says_so() -> None:
+    def silent(n: int, now_s: float) -> Sequence[tuple[float, bytes]]:
+        return [(0.1, SSE_HEAD + delta(content="un")), (0.2, delta(content="believable") + SSE_END)]
+
+    told = World(Closed(1), requests=100, script=silent, **OPENAI).play().summary()
+    assert (told["completion_tokens_source"], told["prompt_tokens_source"]) == ("estimate", "estimate")
+
+
+def test_18_wrong_tokenizer_a_count_that_the_chunks_contradict_is_token_mismatch() -> None:
+    played = World(Closed(1), requests=100, overrides={"tokens": 8}).play()
+    assert played.summary()["token_mismatches"] == 0
+    told = played.changed(completion_tokens=[9] * len(played.table))
+    assert told["token_mismatches"] == 100
+    assert "token_mismatch" in told["reasons"]
+    assert told["valid"] == "INVALID"
+
+
+# 20 Cache hits
+
+
+def cached(share: float) -> Any:
+    def script(n: int, now_s: float) -> Sequence[tuple[float, bytes]]:
+        return [(0.1, SSE_HEAD + delta(content="x") + usage(1, 100, round(100 * share)) + SSE_END)]
+
+    return script
+
+
+def test_20_cache_hits_no_prompt_is_sent_twice_while_there_are_others() -> None:
+    told = World(Closed(4), requests=1000, script=cached(0), **OPENAI).play().summary()
+    assert (told["prompts_repeated"], told["prompt_repeats_max"]) == (0, 1)
+    assert told["cached_token_share"] == 0
+    assert told["reasons"] == []
+
+
+def test_20_cache_hits_of_prompts_that_come_again_are_seen() -> None:
+    world = World(Closed(4), requests=1000, prompts=PROMPTS[:10], script=cached(0.9), **OPENAI)
+    told = world.play().summary()
+    assert told["prompts_repeated"] == 0.99
+    assert told["cached_token_share"] == pytest.approx(0.9)
+    assert told["reasons"] == ["repeated_prompts"]
+    assert told["valid"] == "INCONCLUSIVE"

@@ -1,0 +1,122 @@
+"""The Markdown report: the seed's numbers come out as the seed printed them; only the headline is decided anew."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import reported
+
+from raybench.analysis.decide import decide
+from raybench.report.markdown import markdown
+from raybench.report.text import clean, markdown_code, markdown_text
+
+GOLDEN = Path(__file__).parent / "golden" / "seed_lines.md"
+SEED = Path(__file__).parents[2] / "shared" / "seed" / "report.md"
+
+
+def write(run: tuple) -> str:
+    findings, manifest = run
+    return markdown(findings, decide(findings.trials, manifest["criteria"], manifest["report"]["payload"]), manifest)
+
+
+@pytest.fixture(scope="module")
+def seed_report() -> str:
+    return write(reported.seed_run())
+
+
+def lines_of_the_seed(text: str) -> list[str]:
+    """What must come out byte for byte: every table but the headline's, and every sentence but the headline."""
+    lines = text.splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith("There were a total of"))
+    return [line for line in lines[start:] if line and not line.startswith("![")]
+
+
+def test_every_row_cost_and_recommendation_of_the_seed_comes_out_byte_for_byte(seed_report: str) -> None:
+    wanted = GOLDEN.read_text("utf-8").splitlines()
+    written = seed_report.splitlines()
+    assert [line for line in wanted if line not in written] == []
+    order = [written.index(line) for line in dict.fromkeys(wanted) if not line.startswith(("|--", "## "))]
+    assert order == sorted(order)
+
+
+def test_the_golden_lines_are_those_of_the_seed() -> None:
+    if not SEED.exists():
+        pytest.skip(f"the seed's report is not at {SEED}")
+    assert GOLDEN.read_text("utf-8").splitlines() == lines_of_the_seed(SEED.read_text("utf-8"))
+
+
+def test_the_headline_names_no_winner_where_none_meets_every_criterion_and_says_what_is_nearest(
+    seed_report: str,
+) -> None:
+    headline = next(line for line in seed_report.splitlines() if line.startswith("We did performance benchmarking"))
+    assert headline.startswith(
+        'We did performance benchmarking for `Llama2-70b` on "`ml.g5.48xlarge`, `ml.p4d.24xlarge`" on multiple '
+        "datasets and based on the test results no configuration "
+    )
+    assert "dataset `en_3000-3840`" in headline
+    assert f"{reported.SEED_NAMES[reported.P4D]} at concurrency 2" in headline
+    assert "4.2×" in headline
+    assert "Rule:" in headline
+    assert "| concurrency | 2 |" in seed_report
+    assert "| price_per_txn | 0.020938 |" in seed_report
+
+
+def test_a_winner_is_named_in_the_seeds_words() -> None:
+    text = write(reported.small_run())
+    assert "the best price performance for dataset `en_500-1000` is provided by the `ml.p4d.24xlarge`." in text
+    assert "Rule:" in text
+
+
+def test_numbers_that_the_sample_cannot_give_are_dashes(seed_report: str) -> None:
+    assert "| latency_p95 | – |" in seed_report
+
+
+def test_a_simulated_run_says_so_before_anything_else() -> None:
+    findings, manifest = reported.small_run()
+    for experiment in manifest["experiments"]:
+        experiment["simulated"] = True
+    text = write((findings, manifest))
+    assert text.index("> **Simulated.**") < text.index("## Summary")
+    assert "Simulated" not in write(reported.small_run())
+
+
+def test_an_invalid_trial_is_struck_through_and_its_reason_given() -> None:
+    findings, manifest = reported.seed_run()
+    rows = findings.trials.to_pylist()
+    for row in rows:
+        if row["concurrency"] == 8 and row["payload"].endswith("3000-3840.jsonl"):
+            row |= {"valid": "INVALID", "reasons": ["late"], "reason_texts": ["The client sent 12 % late"]}
+    text = write((replace(findings, trials=reported.findings(rows).trials), manifest))
+    assert "> **INVALID.**" in text
+    assert "~~<span style='color:red'>**55.85**</span>~~" in text
+    assert "The client sent 12 % late" in text
+
+
+def test_a_run_without_trials_still_has_a_report() -> None:
+    manifest = reported.manifest(reported.SEED_NAMES, ["payload_en_1-500"], state="failed")
+    text = write((reported.findings([]), manifest))
+    assert "> **Partial.**" in text
+    assert "## Plots" in text
+
+
+def test_hostile_names_cannot_leave_their_cell() -> None:
+    name = "a|b`c`<img src=x onerror=alert(1)>[x](http://evil)\nnext\u2028line\u202egnp"
+    assert markdown_text(name) == "a\\|b\\`c\\`&lt;img src=x onerror=alert(1)&gt;\\[x\\](http://evil) next line gnp"
+    assert markdown_code(name) == "`a\\|b'c'&lt;img src=x onerror=alert(1)&gt;[x](http://evil) next line gnp`"
+    findings, manifest = reported.small_run()
+    rows = findings.trials.to_pylist()
+    for row in rows:
+        if row["experiment"] == manifest["experiments"][0]["name"]:
+            row["experiment"] = name
+    manifest["experiments"][0]["name"] = name
+    text = write((replace(findings, trials=reported.findings(rows).trials), manifest))
+    assert "<img" not in text
+    assert "\u202e" not in text
+    for line in text.splitlines():
+        if line.startswith("| ") and "a\\|b" in line:
+            assert len(line.replace("\\|", "").split("|")) in (6, 8)
+
+
+def test_labels_are_one_line_without_hidden_characters_and_bounded() -> None:
+    assert clean("a\u2028b\u202ec\x00d\n e") == "a b c d e"
+    assert clean("x" * 100) == "x" * 59 + "…"

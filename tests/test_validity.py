@@ -1,0 +1,201 @@
+"""Every alarm is tripped by a trial that deserves it, and by none that does not."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from made import OPEN, failed, loop, numbers, requests, row, unsent
+
+from raybench.analysis.facts import facts
+from raybench.analysis.validity import CHECKS, Valid, verdict
+from raybench.rows import Row
+
+Trips = tuple[str, str, Callable[[], dict[str, Any]]]
+
+
+def actors(**said: str) -> list[dict[str, str]]:
+    return [{"actor": "a-0", "cpu_s": "1.0", "lag_p99_ms": "0.4", "lag_max_ms": "3.0"} | said]
+
+
+def each(change: Callable[[int], dict[str, Any]], number: int = 100) -> list[Row]:
+    """A hundred requests, one after another, each changed as `change` says."""
+    return [row(i, i, **change(i)) for i in range(number)]
+
+
+def long(rows: Sequence[Row], criteria: dict[str, float] | None = None, /, **other: Any) -> dict[str, Any]:
+    return numbers(rows, criteria, **({"duration_s": 100.0, "actors": actors()} | other))
+
+
+def slow_queue(number: int, seed: int = 1) -> list[Row]:
+    """One server at 95 % for a thousand requests, arriving by themselves."""
+    rng = np.random.default_rng(seed)
+    arrivals = np.cumsum(rng.exponential(1 / 0.95, number))
+    free, rows = 0.0, []
+    for i, at in enumerate(arrivals.tolist()):
+        free = max(free, at) + float(rng.exponential())
+        rows.append(row(i, at, at, free))
+    return rows
+
+
+def in_step() -> list[Row]:
+    """One slot that changes its pace every ten requests only."""
+    rows, at, pace = [], 0.0, np.random.default_rng(1).uniform(0.9, 1.1, 10)
+    for i in range(100):
+        lasts = float(pace[i // 10])
+        rows.append(row(i, at, at, at + lasts))
+        at += lasts
+    return rows
+
+
+def slower_and_slower() -> list[Row]:
+    rows, at = [], 0.0
+    for i in range(100):
+        rows.append(row(i, at, at, at + 1 + i / 100))
+        at += 1 + i / 100
+    return rows
+
+
+P95 = {"latency_p95": 5.0}
+
+TRIPS: list[Trips] = [
+    ("client_lag", "INVALID", lambda: long(loop(100), actors=actors(lag_p99_ms="60"))),
+    ("client_lag", "INVALID", lambda: long(loop(100), actors=actors(lag_max_ms="200"))),
+    ("client_lag", "INVALID", lambda: long(loop(100), actors=actors(cpu_s="95"))),
+    ("late_starts", "INVALID", lambda: long([row(i, i, i + 0.05, i + 1) for i in range(100)], **OPEN)),
+    ("late_starts", "VALID", lambda: long([row(i, i, i + 0.08 * (i % 30 == 9), i + 1) for i in range(100)])),
+    ("not_sent", "INVALID", lambda: long([*loop(98), unsent(98, 98.0), unsent(99, 99.0)], **OPEN)),
+    ("not_sent", "VALID", lambda: long([*loop(199, 0.5), unsent(199, 99.5)], **OPEN)),
+    ("slots_idle", "INVALID", lambda: long([row(i, i, i, i + 0.97) for i in range(100)])),
+    ("new_connections", "INCONCLUSIVE", lambda: long(each(lambda i: {"connection_reused": i % 10 > 0}))),
+    ("new_connections", "VALID", lambda: long(each(lambda i: {"connection_reused": i > 0}))),
+    (
+        "token_mismatch",
+        "INVALID",
+        lambda: long(each(lambda i: {"chunks": [i + 0.1, i + 0.2], "completion_tokens": 3})),
+    ),
+    (
+        "token_mismatch",
+        "VALID",
+        lambda: long(each(lambda i: {"chunks": [i + 0.1], "completion_tokens": 1 + (i == 0)})),
+    ),
+    ("token_mismatch", "INVALID", lambda: long(each(lambda i: {"max_tokens": 9}))),
+    ("echoed_prompt", "INVALID", lambda: long(each(lambda i: {"echoed_prompt": i < 2}))),
+    ("repeated_prompts", "VALID", lambda: long(each(lambda i: {"prompt_id": f"p{i % 50}"}))),
+    ("repeated_prompts", "INCONCLUSIVE", lambda: long(each(lambda i: {"prompt_id": "p", "cached_tokens": 90}))),
+    ("truncated", "INVALID", lambda: long([*loop(98), failed(98, 98.0, "truncated"), failed(99, 98.5, "truncated")])),
+    ("throttled", "INVALID", lambda: long([*loop(98), failed(98, 98.0, "throttled"), failed(99, 98.5, "throttled")])),
+    ("unstable", "INCONCLUSIVE", lambda: long(slower_and_slower(), duration_s=149.5)),
+    ("near_saturation", "INCONCLUSIVE", lambda: long(slow_queue(1000), P95, duration_s=1200.0, **OPEN)),
+    ("near_saturation", "VALID", lambda: long(slow_queue(1000), duration_s=1200.0, **OPEN)),
+    ("near_saturation", "VALID", lambda: long(in_step(), P95)),
+    ("too_few", "INCONCLUSIVE", lambda: long(loop(71), P95, duration_s=71.0)),
+    ("too_few", "INCONCLUSIVE", lambda: long([])),
+    ("stamp_disorder", "INVALID", lambda: long([*loop(99), row(99, 99.0, 98.9, 100.0)])),
+    ("stamp_disorder", "INVALID", lambda: long([*loop(99), row(99, 99.0, chunks=[99.5, 99.3, 99.6])])),
+    ("stamp_disorder", "INVALID", lambda: long([*loop(99), row(99, 99.0, chunks=[99.5, 100.5])])),
+    ("stamp_disorder", "INVALID", lambda: long([*loop(99), row(99, 99.0, end_ns=None)])),
+    ("lost_rows", "INVALID", lambda: long([*loop(99), row(100, 99.0)])),
+    ("lost_rows", "INVALID", lambda: long(loop(100), rows=101)),
+    ("lost_rows", "INVALID", lambda: long(loop(100), lost=["a-1"])),
+    ("lost_rows", "INVALID", lambda: long([*loop(99), row(99, 99.0, outcome="lost", end_ns=None)])),
+]
+
+CODES = [
+    *("client_lag", "late_starts", "not_sent", "slots_idle", "new_connections", "token_mismatch", "echoed_prompt"),
+    *("repeated_prompts", "truncated", "throttled", "unstable", "near_saturation", "too_few", "stamp_disorder"),
+    "lost_rows",
+]
+
+
+@pytest.mark.parametrize(("code", "valid", "make"), TRIPS, ids=[f"{code}-{valid}" for code, valid, _ in TRIPS])
+def test_an_alarm_goes_off_and_makes_of_the_trial_what_it_should(
+    code: str, valid: str, make: Callable[[], dict[str, Any]]
+) -> None:
+    found = make()
+    assert code in found["reasons"]
+    verdicts = {"VALID": 0, "INCONCLUSIVE": 1, "INVALID": 2}
+    assert verdicts[found["valid"]] >= verdicts[valid]
+    if found["reasons"] == [code]:
+        assert found["valid"] == valid
+
+
+def test_every_alarm_has_a_trial_that_trips_it() -> None:
+    assert {code for code, _, _ in TRIPS} == set(CODES)
+    assert len(CHECKS) == len(CODES)
+
+
+def ordinary() -> list[Row]:
+    """A stream that nobody could object to: some spread, fresh prompts, server's counts, kept connections."""
+    rng, rows, at = np.random.default_rng(3), [], 0.0
+    for i in range(100):
+        lasts = float(rng.uniform(0.8, 1.2))
+        chunks = (at + lasts * np.linspace(0.2, 1.0, 10)).tolist()
+        rows.append(row(i, at, at + 1e-4, at + lasts + 1e-3, chunks=chunks, max_tokens=10, echoed_prompt=False))
+        at += lasts + 1e-3
+    return rows
+
+
+@pytest.mark.parametrize("how", [{}, OPEN], ids=["closed", "open"])
+def test_an_ordinary_trial_is_valid_without_a_remark(how: dict[str, Any]) -> None:
+    rows = ordinary()
+    criteria = {"latency_mean": 5.0, "latency_p95": 5.0, "cost_per_10k": 500.0, "error_rate": 0.0}
+    found = long(rows, criteria, duration_s=(rows[-1].planned_ns + 1) / 1e9, rows=100, **how)
+    assert (found["valid"], found["reasons"]) == ("VALID", [])
+    assert found["steady"] is True
+    assert found["criteria_met"] is True
+
+
+@pytest.mark.parametrize("number", [8, 12])
+def test_a_short_trial_is_valid_for_what_it_shows(number: int) -> None:
+    rows = ordinary()[:number]
+    last = rows[-1].end_ns or 0
+    found = long(rows, {"latency_mean": 5.0, "error_rate": 0.0}, duration_s=None, requests=number)
+    assert (found["valid"], found["reasons"]) == ("VALID", [])
+    assert found["latency_mean"] is not None
+    assert found["latency_p50"] is not None
+    assert found["latency_p95"] is None
+    assert found["window_s"] == last / 1e9
+
+
+def test_a_trial_in_which_everything_failed_is_a_finding_and_not_a_fault_of_the_measurement() -> None:
+    rows = [failed(i, i * 0.5) for i in range(100)]
+    found = long(rows, {"latency_mean": 5.0, "error_rate": 0.01}, duration_s=50.0)
+    assert (found["valid"], found["reasons"]) == ("VALID", [])
+    assert (found["criteria_met"], found["missed"]) == (False, ["error_rate"])
+
+
+def test_slots_that_fall_into_step_are_no_reason_where_no_criterion_asks_for_a_percentile() -> None:
+    found = long(in_step(), {"latency_mean": 2.0})
+    assert (found["valid"], found["reasons"]) == ("VALID", [])
+    assert found["latency_p95"] == pytest.approx(1.09, abs=0.01)
+    assert found["latency_p95_low"] is None
+
+
+def test_a_lag_is_judged_by_what_a_request_takes() -> None:
+    slow = [row(i, 10 * i, 10 * i + 0.05, 10 * i + 10) for i in range(10)]
+    found = long(slow, actors=actors(lag_p99_ms="60", lag_max_ms="200"))
+    assert (found["valid"], found["reasons"]) == ("VALID", [])
+
+
+def test_rows_of_several_actors_are_complete_when_each_has_counted_without_a_gap() -> None:
+    about: dict[str, Any] = {"actors": [{}, {}, {}]}
+    whole = [row(i, i, actor=f"a-{i % 3}") for i in range(10)]
+    assert facts(requests(whole), {}, {}, about)["missing_rows"] == 0
+    assert facts(requests(whole[:4] + whole[5:]), {}, {}, about)["missing_rows"] == 1
+    uneven = [row(3 * i, i, actor="a-0") for i in range(5)] + [row(1, 0, actor="a-1")]
+    assert facts(requests(uneven), {}, {}, about)["missing_rows"] == 0
+
+
+def test_a_warm_up_prompt_that_comes_again_is_a_repeat() -> None:
+    rows = [row(0, 0, phase="warmup", prompt_id="a"), row(1, 1, prompt_id="a"), row(2, 2, prompt_id="b")]
+    found = facts(requests(rows), {}, {}, {})
+    assert (found["prompts_repeated"], found["prompt_repeats_max"]) == (0.5, 2)
+
+
+def test_reasons_say_how_many_and_what_to_do() -> None:
+    summary = {"requests": 100, "not_sent": 7}
+    valid, reasons = verdict(summary, {})
+    assert valid is Valid.INVALID
+    assert [reason.text for reason in reasons] == ["7 of 100 requests were planned but never sent"]
+    assert all(reason.remedy for reason in reasons)
