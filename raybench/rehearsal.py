@@ -43,6 +43,9 @@ from raybench.virtual import VirtualNetwork
 MOST_REQUESTS = 4000
 """How far a trial that is too short is played on, in search of the length that would do."""
 
+LATENCY_S, JITTER_S = 0.0001, 0.0001
+"""The network of a rehearsal: that of one machine, and enough disorder that slots do not march in step."""
+
 USUAL = ("latency_p95", "latency_p99")
 """The percentiles asked about where no criterion names one."""
 
@@ -53,7 +56,8 @@ _KEYS = Credentials("AKIDREHEARSAL", "rehearsal-secret", "us-west-2")
 class Need:
     """What it takes to certify the percentile `metric`: the least requests, and the seconds to plan them in.
 
-    `met` says that the trial as planned does. `requests` is None where no length up to MOST_REQUESTS does.
+    `met` says that the trial as planned does. `requests` is None where no length up to MOST_REQUESTS does, or where
+    so many fail that none can.
     """
 
     metric: str
@@ -183,25 +187,25 @@ def play(config: Config, experiment: Experiment, trial: Trial, pool: Sequence[Pr
             await client.close()
         await running.close()
 
-    run_virtually(main, VirtualNetwork())
+    run_virtually(main, VirtualNetwork(LATENCY_S, JITTER_S, trial.seed))
     return requests_table(rows)
 
 
 def _needs(scene: Scene, trial: Trial, table: pa.Table, row: Mapping[str, Any]) -> Iterator[Need]:
     """For every percentile asked about, in the trial as planned or else in one that goes on for longer."""
     wanted = _wanted(scene.config)
-    missing = [metric for metric in wanted if row[f"{metric}_certified"] is None]
-    longer = Requests(table)
-    if missing:
-        spread = max(1.0, row["requests"] / row["n_eff"]) if row["n_eff"] else 1.0
-        most = max(2 * spread * stats.certified_floor(wanted[metric]) for metric in missing)
-        count = min(MOST_REQUESTS, math.ceil(most))
-        longer_trial = replace(trial, duration_s=None, requests=max(count, row["requests"]))
-        longer = Requests(play(scene.config, scene.experiment, longer_trial, scene.pool))
+    missing = {metric: q for metric, q in wanted.items() if row[f"{metric}_certified"] is None}
+    reachable = {metric: q for metric, q in missing.items() if (row["error_rate"] or 0.0) < 1 - q}
+    longer, requests = Requests(table), row["requests"]
+    spread = max(1.0, requests / row["n_eff"]) if row["n_eff"] else 1.0
+    while any(_least(longer, metric, q) is None for metric, q in reachable.items()) and requests < MOST_REQUESTS:
+        ahead = max(spread * stats.certified_floor(q) for q in reachable.values())
+        requests = min(MOST_REQUESTS, math.ceil(max(2 * ahead, 2 * requests)))
+        played = replace(trial, duration_s=None, requests=requests)
+        longer = Requests(play(scene.config, scene.experiment, played, scene.pool))
     planned_ns = longer.numbers("planned_ns")[longer.measured]
     for metric, q in wanted.items():
-        seconds = longer.durations()[metric.rpartition("_")[0]]
-        least = _least(ranked(longer, seconds), q)
+        least = _least(longer, metric, q)
         lasts_s = None if least is None else math.ceil(planned_ns[least - 1] / NS_PER_S - trial.warmup_s + 1e-9)
         yield Need(metric, metric not in missing, least, lasts_s)
 
@@ -213,8 +217,9 @@ def _wanted(config: Config) -> dict[str, float]:
     return {metric: QUANTILES[metric.rpartition("_")[2]] for metric in asked or USUAL}
 
 
-def _least(values: stats.Values, q: float) -> int | None:
-    """The fewest of `values`, in order, from which on every longer series certifies its q-quantile."""
+def _least(rows: Requests, metric: str, q: float) -> int | None:
+    """The fewest measured requests, in order, from which on every longer series certifies the q-quantile."""
+    values = ranked(rows, rows.durations()[metric.rpartition("_")[0]])
     floor, least = stats.certified_floor(q), None
     if len(values) < floor:
         return None

@@ -1,7 +1,7 @@
 """A network in virtual time: connections made of memory, so that both ends of a protocol run in one process.
 
 Code that opens connections through its loop needs no change: `create_server` binds a name in this loop and
-`create_connection` finds it there. Bytes arrive in the order they were written, `latency_s` later; a write is one
+`create_connection` finds it there. Bytes arrive in the order they were written, one latency later; a write is one
 arrival, never joined with another and never cut. Both ends see the same clock.
 """
 
@@ -10,6 +10,7 @@ import errno
 import os
 from collections import deque
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 from raybench.clock import VirtualLoop
@@ -20,11 +21,16 @@ FIRST_PORT = 49152
 
 
 class VirtualNetwork(VirtualLoop):
-    """A virtual loop that is a network of its own: what listens on it can only be reached from it."""
+    """A virtual loop that is a network of its own: what listens on it can only be reached from it.
 
-    def __init__(self, latency_s: float = 0.0) -> None:
+    A latency is `latency_s` and, drawn by `seed`, an exponential part of mean `jitter_s`. Without the latter things
+    that begin together stay together for ever, as they do in no real network.
+    """
+
+    def __init__(self, latency_s: float = 0.0, jitter_s: float = 0.0, seed: int = 0) -> None:
         super().__init__()
-        self.latency_s = latency_s
+        self._latency_s, self._jitter_s = latency_s, jitter_s
+        self._random = Random(seed)
         self.accepted = 0
         self._listening: dict[tuple[str, int], Protocols] = {}
 
@@ -45,7 +51,7 @@ class VirtualNetwork(VirtualLoop):
         """Connects after one latency there and one back; ConnectionRefusedError where nobody listens."""
         if options.get("ssl"):
             raise ValueError("no TLS in virtual time")
-        await asyncio.sleep(2 * self.latency_s)
+        await asyncio.sleep(self.latency_s() + self.latency_s())
         if (host, port) not in self._listening:
             raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         self.accepted += 1
@@ -54,6 +60,10 @@ class VirtualNetwork(VirtualLoop):
         theirs.protocol.connection_made(theirs)
         ours.protocol.connection_made(ours)
         return ours, ours.protocol
+
+    def latency_s(self) -> float:
+        """Draws the next latency."""
+        return self._latency_s + (self._random.expovariate(1 / self._jitter_s) if self._jitter_s else 0.0)
 
     def forget(self, host: str, port: int) -> None:
         """Nobody listens there any more."""
@@ -109,13 +119,13 @@ class Wire(asyncio.Transport):
 
     def _send(self, data: bytes | None) -> None:
         self.peer._coming.append(data)
-        if latency_s := self._network.latency_s:
+        if latency_s := self._network.latency_s():
             self._network.call_later(latency_s, self.peer._arrive)
         else:
             self._network.call_soon(self.peer._arrive)
 
     def _arrive(self) -> None:
-        """Takes whatever is next: arrivals of one instant keep the order in which they were sent."""
+        """Takes whatever is next: the order is that of sending, whichever timer rings first."""
         data = self._coming.popleft()
         if self._lost:
             return

@@ -50,40 +50,55 @@ def rehearsed(tmp_path: Path) -> Rehearsed:
     return rehearsed
 
 
-def test_it_foretells_time_cost_latency_and_throughput_to_the_digit(rehearsed: Rehearsed) -> None:
-    told = rehearsed("{kind: closed, concurrency: 1, requests: 100, warmup: 1s}")
+def test_it_foretells_time_cost_latency_and_throughput(rehearsed: Rehearsed) -> None:
+    told = rehearsed("{kind: closed, concurrency: 2, requests: 100, warmup: 1s}")
     (trial,) = told.trials
-    assert trial.row["latency_mean"] == pytest.approx(0.2, abs=1e-12)
-    assert trial.row["latency_p95"] == pytest.approx(0.2, abs=1e-12)
-    assert trial.row["ttft_mean"] == pytest.approx(0.1, abs=1e-12)
-    assert trial.row["requests_per_s"] == pytest.approx(5, abs=1e-9)
+    assert trial.row["latency_mean"] == pytest.approx(0.2, rel=0.01)
+    assert trial.row["latency_p95"] == pytest.approx(0.2, rel=0.01)
+    assert trial.row["ttft_mean"] == pytest.approx(0.1, rel=0.01)
+    assert trial.row["requests_per_s"] == pytest.approx(10, rel=0.03)
     assert trial.row["valid"] == "VALID"
-    assert trial.seconds == told.seconds() == told.seconds("a") == 21.0
-    assert trial.usd == told.usd() == told.usd("a") == pytest.approx(36 * 2 * 21 / 3600)
+    assert trial.seconds == told.seconds() == told.seconds("a") == pytest.approx(11, abs=0.3)
+    assert trial.usd == told.usd() == told.usd("a") == pytest.approx(36 * 2 * trial.seconds / 3600)
+
+
+def test_no_fewer_requests_than_the_floor_ever_do(rehearsed: Rehearsed) -> None:
+    (trial,) = rehearsed("{kind: closed, concurrency: 1, requests: 129}").trials
+    p95, p99 = trial.needs
+    assert (p95.metric, p95.met) == ("latency_p95", False)
+    assert (p99.metric, p99.met) == ("latency_p99", False)
+    assert p95.requests is not None
+    assert p99.requests is not None
+    assert p95.requests >= certified_floor(0.95) == 130
+    assert p99.requests >= certified_floor(0.99) == 662
+    assert p95.duration_s == pytest.approx(0.2 * p95.requests, abs=1.5)
+
+
+def test_the_length_that_it_names_does(rehearsed: Rehearsed) -> None:
+    (short,) = rehearsed("{kind: closed, concurrency: 2, duration: 10s, warmup: 2s}").trials
+    for need in short.needs:
+        assert not need.met
+        assert need.duration_s is not None
+        (longer,) = rehearsed(f"{{kind: closed, concurrency: 2, duration: {need.duration_s}s, warmup: 2s}}").trials
+        assert next(each for each in longer.needs if each.metric == need.metric).met
+        assert longer.row[f"{need.metric}_certified"] is not None
 
 
 def test_a_trial_that_is_long_enough_says_the_least_that_would_have_been(rehearsed: Rehearsed) -> None:
-    (trial,) = rehearsed("{kind: closed, concurrency: 1, requests: 700, warmup: 1s}").trials
-    assert trial.needs == (Need("latency_p95", True, 130, 26), Need("latency_p99", True, 662, 133))
-
-
-def test_a_trial_that_is_too_short_says_how_many_requests_and_seconds_would_do(rehearsed: Rehearsed) -> None:
-    (trial,) = rehearsed("{kind: closed, concurrency: 1, duration: 10s}").trials
-    assert trial.row["requests"] == 50
-    assert trial.needs == (Need("latency_p95", False, 130, 26), Need("latency_p99", False, 662, 133))
-
-
-@pytest.mark.parametrize(("duration", "met"), [("25s", False), ("26s", True)])
-def test_the_least_duration_does_and_a_second_less_does_not(rehearsed: Rehearsed, duration: str, met: bool) -> None:
-    (trial,) = rehearsed(f"{{kind: closed, concurrency: 1, duration: {duration}}}").trials
-    assert trial.needs[0].met is met
-    assert (trial.row["latency_p95_certified"] is not None) is met
+    (trial,) = rehearsed("{kind: closed, concurrency: 1, requests: 1500}").trials
+    for need in trial.needs:
+        assert need.met
+        assert need.requests is not None
+        assert need.requests < 1500
 
 
 def test_the_criteria_say_which_percentiles_matter(rehearsed: Rehearsed) -> None:
     load = "{kind: closed, concurrency: 1, duration: 10s}"
     (trial,) = rehearsed(load, more="criteria: {ttft_p90: 1s, latency_mean: 1s}\n").trials
-    assert [(need.metric, need.requests) for need in trial.needs] == [("ttft_p90", certified_floor(0.9))]
+    (need,) = trial.needs
+    assert need.metric == "ttft_p90"
+    assert need.requests is not None
+    assert certified_floor(0.9) <= need.requests < certified_floor(0.95)
 
 
 def test_requests_that_depend_on_each_other_need_more_of_them(rehearsed: Rehearsed) -> None:
@@ -111,18 +126,18 @@ def test_more_than_the_endpoint_can_take_is_found_out(rehearsed: Rehearsed) -> N
 
 def test_a_slot_that_thinks_is_not_idle(rehearsed: Rehearsed) -> None:
     (trial,) = rehearsed("{kind: closed, concurrency: 2, think_time: 300ms, duration: 20s}").trials
-    assert trial.row["little_ratio"] == pytest.approx(1.0, abs=1e-9)
-    assert trial.row["requests_per_s"] == pytest.approx(4.0, abs=1e-9)
+    assert trial.row["little_ratio"] == pytest.approx(1.0, abs=1e-6)
+    assert trial.row["requests_per_s"] == pytest.approx(4.0, rel=0.03)
     assert trial.row["valid"] == "VALID"
 
 
 def test_all_actors_play_their_parts(rehearsed: Rehearsed) -> None:
     load = "{kind: constant, rate: 20, duration: 20s}"
     one, four = (rehearsed(load, more=f"fleet: {{actors: {actors}}}\n").trials[0].row for actors in (1, 4))
-    differing = {name for name in one if one[name] != four[name]}
-    assert differing <= {"prompt_token_count_mean", "prompt_token_throughput"} | {
-        f"prompt_token_throughput_{end}" for end in ("low", "high")
-    }
+    assert one["requests"] == four["requests"] == 400
+    assert four["missing_rows"] == 0
+    assert one["latency_mean"] == pytest.approx(four["latency_mean"], rel=0.01)
+    assert four["prompt_repeats_max"] == one["prompt_repeats_max"]
 
 
 def test_it_is_the_same_twice_and_however_many_processes_play_it(rehearsed: Rehearsed) -> None:
@@ -145,15 +160,20 @@ def test_a_real_endpoint_is_refused_with_its_line(rehearsed: Rehearsed) -> None:
 
 
 def test_it_prints_a_line_a_trial_and_what_would_do_for_all(rehearsed: Rehearsed) -> None:
-    said = text(rehearsed("{kind: closed, concurrency: [1, 2], duration: 10s}"))
+    told = rehearsed("{kind: closed, concurrency: [1, 2], duration: 10s}")
+    said = text(told)
     assert said.startswith("small: 2 trials in virtual time; the run: 20 s of load")
-    assert "needs 130 requests, 26 s" in said
-    assert "latency_p95: 2 of 2 trials are too short to certify it; 2 would at 130 requests, or 26 s, each" in said
+    for need in (trial.needs[0] for trial in told.trials):
+        assert f"needs {need.requests} requests, {need.duration_s} s" in said
+    assert "latency_p95: 2 of 2 trials are too short to certify it; 2 would at" in said
     assert "0.40 USD, not billed: simulated" in said
 
 
 def test_its_values_are_json(rehearsed: Rehearsed) -> None:
-    told = json.loads(json.dumps(as_dict(rehearsed("{kind: closed, concurrency: 1, duration: 10s}"))))
-    assert told["trials"][0]["needs"][0] == {"metric": "latency_p95", "met": False, "requests": 130, "duration_s": 26}
-    assert told["trials"][0]["row"]["latency_mean"] == pytest.approx(0.2)
+    rehearsal = rehearsed("{kind: closed, concurrency: 1, duration: 10s}")
+    told = json.loads(json.dumps(as_dict(rehearsal)))
+    need = rehearsal.trials[0].needs[0]
+    shown = {"metric": "latency_p95", "met": False, "requests": need.requests, "duration_s": need.duration_s}
+    assert told["trials"][0]["needs"][0] == shown
+    assert told["trials"][0]["row"]["latency_mean"] == rehearsal.trials[0].row["latency_mean"]
     assert told["experiments"] == [{"experiment": "a", "seconds": told["seconds"], "usd": told["usd"]}]

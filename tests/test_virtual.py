@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from world import MS, S, World
 
 from raybench.clock import Clock, run_virtually
@@ -67,6 +69,28 @@ def test_what_was_written_arrives_before_the_end_and_nothing_after_it() -> None:
     assert theirs.events == [(15 * MS, b"last"), (15 * MS, "lost")]
     assert ours.events == [(10 * MS, "lost")]
     assert theirs.transport.is_closing()
+
+
+@given(st.integers(0, 1000), st.lists(st.floats(0, 0.01), max_size=50))
+def test_however_the_latency_varies_order_is_kept_and_nothing_comes_before_it_was_sent(
+    seed: int, pauses_s: list[float]
+) -> None:
+    network, sent_ns = VirtualNetwork(0.001, 0.005, seed), list[int]()
+
+    async def main(clock: Clock) -> list[tuple[int, bytes | str]]:
+        theirs = Noting(clock)
+        await network.create_server(lambda: theirs, "there", 80)
+        transport, _ = await network.create_connection(lambda: Noting(clock), "there", 80)
+        for n, pause_s in enumerate(pauses_s):
+            sent_ns.append(clock())
+            transport.write(b"%d" % n)
+            await asyncio.sleep(pause_s)
+        await asyncio.sleep(10)
+        return theirs.events
+
+    events = run_virtually(main, network)
+    assert [data for _, data in events] == [b"%d" % n for n in range(len(pauses_s))]
+    assert all(arrived_ns >= at_ns + MS for (arrived_ns, _), at_ns in zip(events, sent_ns, strict=True))
 
 
 def test_where_nobody_listens_a_connection_is_refused() -> None:

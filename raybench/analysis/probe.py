@@ -9,7 +9,7 @@ from raybench.analysis import stats
 from raybench.analysis.metrics import Requests
 from raybench.analysis.stats import Values
 from raybench.clock import NS_PER_S
-from raybench.load.search import BLOCKS, Evidence, Probe, Search
+from raybench.load.search import BLOCKS, Evidence, Probe, Search, Step
 
 GRACE_S = 1.0
 """How long a row may take from its end to here."""
@@ -20,9 +20,13 @@ def evidence(search: Search, probe: Probe, table: pa.Table) -> Evidence:
     rows = Requests(table)
     if not rows.measured.any():
         return Evidence(0, 0, 0.0, fault="nothing was measured")
+    failed = int((~rows.ok & rows.measured).sum())
     values = _values(search, rows)[rows.measured]
     planned_s = rows.numbers("planned_ns")[rows.measured] / NS_PER_S - probe.warmup_s
-    return of_values(search, probe, values, planned_s, float(np.nanmax(_ends(rows))) / NS_PER_S)
+    seen = of_values(search, probe, values, planned_s, float(np.nanmax(_ends(rows))) / NS_PER_S)
+    if failed and probe.step is Step.SANITY:
+        return replace(seen, fault=f"{failed} of {len(values)} requests failed")
+    return seen
 
 
 def so_far(search: Search, probe: Probe, table: pa.Table, planned_s: Values, now_s: float) -> Evidence:

@@ -38,6 +38,7 @@ class Cell:
 
     @property
     def payload(self) -> str:
+        """Its data set's label."""
         return payload_label(self.row["payload"])
 
     @property
