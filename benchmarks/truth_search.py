@@ -19,7 +19,8 @@ import numpy as np
 
 from raybench.analysis.probe import of_open, of_values
 from raybench.analysis.stats import Values
-from raybench.load.search import Evidence, Hunt, Probe, Search, Step, Verdict
+from raybench.load.probe import Evidence, Probe, Step
+from raybench.load.search import Hunt, Search, Verdict
 from raybench.simulator.engine import Agenda, BatchingEngine
 from raybench.simulator.profiles import Batching, profile
 

@@ -29,6 +29,7 @@ def run(
     config: ConfigFile,
     out: Out = None,
     address: Annotated[str, typer.Option(help="Ray cluster: local, auto, or HOST:PORT.")] = "local",
+    enforce: Annotated[bool, typer.Option("--enforce", help="Exit 4 if no setting meets every criterion.")] = False,
     ship: Annotated[bool, typer.Option("--ship", hidden=True, help="Print the run directory, framed.")] = False,
 ) -> None:
     """Measure what CONFIG asks for and report."""
@@ -40,7 +41,7 @@ def run(
     checked = load_config(config)
     place = out or default_path(checked.name)
     try:
-        play(checked, place, address, Screen())
+        play(checked, place, address, Screen(), enforce=enforce or checked.criteria.enforce)
     finally:
         if ship and place.is_dir():
             from raybench.cluster.submit import ship as lines

@@ -41,6 +41,7 @@ def begin(config: Config, plan: Plan, pools: Mapping[str, Pool], run_id: str) ->
         "payloads": [_payload(config, name, pool) for name, pool in pools.items()],
         "trials": [_trial(trial) for trial in plan.trials],
         "criteria": dict(config.criteria.limits),
+        "enforce": False,
         "report": {"payload": config.report.payload},
         "simulator": None,
     }

@@ -43,6 +43,9 @@ from raybench.virtual import VirtualNetwork
 MOST_REQUESTS = 4000
 """How far a trial that is too short is played on, in search of the length that would do."""
 
+HOPE = 1.5
+"""By how much a guess at the requests needed may exceed MOST_REQUESTS and be tried all the same."""
+
 LATENCY_S, JITTER_S = 0.0001, 0.0001
 """The network of a rehearsal: that of one machine, and enough disorder that slots do not march in step."""
 
@@ -197,10 +200,8 @@ def _needs(scene: Scene, trial: Trial, table: pa.Table, row: Mapping[str, Any]) 
     missing = {metric: q for metric, q in wanted.items() if row[f"{metric}_certified"] is None}
     reachable = {metric: q for metric, q in missing.items() if (row["error_rate"] or 0.0) < 1 - q}
     longer, requests = Requests(table), row["requests"]
-    spread = max(1.0, requests / row["n_eff"]) if row["n_eff"] else 1.0
-    while any(_least(longer, metric, q) is None for metric, q in reachable.items()) and requests < MOST_REQUESTS:
-        ahead = max(spread * stats.certified_floor(q) for q in reachable.values())
-        requests = min(MOST_REQUESTS, math.ceil(max(2 * ahead, 2 * requests)))
+    while requests < MOST_REQUESTS and (ahead := _ahead(longer, reachable)):
+        requests = min(MOST_REQUESTS, math.ceil(2 * max(ahead, requests)))
         played = replace(trial, duration_s=None, requests=requests)
         longer = Requests(play(scene.config, scene.experiment, played, scene.pool))
     planned_ns = longer.numbers("planned_ns")[longer.measured]
@@ -208,6 +209,15 @@ def _needs(scene: Scene, trial: Trial, table: pa.Table, row: Mapping[str, Any]) 
         least = _least(longer, metric, q)
         lasts_s = None if least is None else math.ceil(planned_ns[least - 1] / NS_PER_S - trial.warmup_s + 1e-9)
         yield Need(metric, metric not in missing, least, lasts_s)
+
+
+def _ahead(rows: Requests, reachable: Mapping[str, float]) -> float:
+    """About how many requests those percentiles need that these do not certify; 0 if none, or none within reach."""
+    latency_s = ranked(rows, rows.durations()["latency"])
+    spread = len(latency_s) / stats.effective_size(latency_s) if len(latency_s) else 1.0
+    missing = [q for metric, q in reachable.items() if _least(rows, metric, q) is None]
+    needed = [spread * stats.certified_floor(q) for q in missing]
+    return max((requests for requests in needed if requests < HOPE * MOST_REQUESTS), default=0.0)
 
 
 def _wanted(config: Config) -> dict[str, float]:

@@ -17,14 +17,14 @@ import pyarrow as pa
 
 from raybench import manifest as manifests
 from raybench import targets
-from raybench.analysis import decide, reduce
+from raybench.analysis import decide, reduce, validity
 from raybench.analysis.reduce import Findings
 from raybench.client.target import Target
 from raybench.cluster import environment
 from raybench.cluster.actor import Post, preflight
 from raybench.cluster.monitor import Screen
 from raybench.config import Config
-from raybench.errors import InterruptedRunError, RaybenchError
+from raybench.errors import CriteriaMissedError, InterruptedRunError, InvalidRunError, RaybenchError
 from raybench.payloads.pool import Pool, load_pool
 from raybench.payloads.tokens import counter
 from raybench.plan import Plan, Trial, plan
@@ -40,11 +40,11 @@ LOOK_EVERY_S = 1.0
 HEALTH_EVERY_S = 5.0
 
 
-def run(config: Config, out: Path, address: str, screen: Screen) -> None:
+def run(config: Config, out: Path, address: str, screen: Screen, *, enforce: bool = False) -> None:
     """Measures what the config asks for into the run directory `out`, report included.
 
-    Raises InterruptedRunError or an InfrastructureError after the report of what there is, InvalidRunError after a
-    report in which a trial cannot be trusted, and InputError before anything was started.
+    Raises InputError before anything was started; after the report, an InfrastructureError or InterruptedRunError if
+    it is one of what there is, InvalidRunError if a trial cannot be trusted, and CriteriaMissedError with `enforce`.
     """
     matrix = plan(config)
     folder = config.file.parent if config.file else Path()
@@ -54,7 +54,10 @@ def run(config: Config, out: Path, address: str, screen: Screen) -> None:
     }
     rundir = RunDir.create(out.absolute())
     conductor = Conductor(config, matrix, pools, rundir, screen)
+    conductor.manifest["enforce"] = enforce
     conductor.record()
+    if config.file:
+        rundir.write(config.file.name, config.text.encode())
     try:
         conductor.conduct(address)
     finally:
@@ -62,10 +65,15 @@ def run(config: Config, out: Path, address: str, screen: Screen) -> None:
 
 
 def report(path: Path) -> None:
-    """Rebuilds trials.parquet and the reports of a run directory from its rows and run.json alone."""
+    """Rebuilds trials.parquet and the reports of a run directory from its rows and run.json alone.
+
+    Raises InvalidRunError or CriteriaMissedError as the run did.
+    """
     rundir = RunDir.open(path.absolute())
     manifest = rundir.manifest()
-    _publish(rundir, manifest, reduce.reduce(rundir.requests, manifest))
+    verdict = _publish(rundir, manifest, reduce.reduce(rundir.requests, manifest))
+    if verdict:
+        raise verdict
 
 
 class Conductor:
@@ -119,10 +127,10 @@ class Conductor:
                 blocks = fleet.blocks(self._played)
                 findings = reduce.reduce_with_ray(blocks, self.manifest, self.rundir.write_part)
                 self._finish(failure)
-                _publish(self.rundir, self.manifest, findings)
+                verdict = _publish(self.rundir, self.manifest, findings)
             except RaybenchError as later:
                 raise failure or later from None
-        self._conclude(failure)
+        self._conclude(failure, verdict)
 
     def _crew(self, crew: "type[Crew]", experiment: Experiment, target: Target) -> "Crew":
         actors = self.config.fleet.actors
@@ -214,21 +222,32 @@ class Conductor:
         self.manifest |= {"state": state, "finished_utc": manifests.utc()}
         self.record()
 
-    def _conclude(self, failure: RaybenchError | None) -> None:
+    def _conclude(self, failure: RaybenchError | None, verdict: RaybenchError | None) -> None:
+        """Raises what the exit code should say: what broke the run, else that it was stopped, else the verdict."""
         if failure:
             raise failure
         if self._stopping.is_set():
             raise InterruptedRunError(f"interrupted; what was measured is in {self.rundir.path}")
+        if verdict:
+            raise verdict
 
 
-def _publish(rundir: RunDir, manifest: Mapping[str, Any], findings: Findings) -> None:
-    """Writes trials.parquet and the reports, and prints the verdict."""
+def _publish(rundir: RunDir, manifest: Mapping[str, Any], findings: Findings) -> RaybenchError | None:
+    """Writes trials.parquet and the reports, prints the answer, and returns the error it deserves, if any."""
     decision = decide.decide(findings.trials, manifest["criteria"], manifest["report"]["payload"])
     rundir.write_table("trials.parquet", findings.trials)
     build.build(rundir.path, findings, decision, manifest)
     for sentence in decision.sentences:
         print(decide.plain(sentence))
     print(f"report: {rundir.path / 'report.html'}")
+    invalid = [trial for trial in findings.trials.to_pylist() if trial["valid"] == validity.Valid.INVALID]
+    if invalid:
+        codes = sorted({code for trial in invalid for code in trial["reasons"]})
+        many = f"{len(invalid)} of {len(findings.trials)} trials"
+        return InvalidRunError(f"{many} cannot be trusted ({', '.join(codes)}); the report says why and what to do")
+    if manifest["enforce"] and decision.winner is None:
+        return CriteriaMissedError("no setting meets every criterion")
+    return None
 
 
 def _worst(health: Sequence[Mapping[str, float]]) -> dict[str, float] | None:

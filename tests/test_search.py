@@ -15,25 +15,8 @@ from hypothesis import strategies as st
 
 from raybench.analysis import probe as probes
 from raybench.analysis import stats
-from raybench.load.search import (
-    ALLOWED,
-    BLOCKS,
-    FEWEST,
-    LOWER,
-    RATIO,
-    Alone,
-    Evidence,
-    Hunt,
-    Offered,
-    Probe,
-    Search,
-    Step,
-    Verdict,
-    bound,
-    doubts,
-    least_bound,
-    llr,
-)
+from raybench.load.probe import ALLOWED, BLOCKS, FEWEST, Evidence, Probe, Step, bound, doubts, least_bound, llr
+from raybench.load.search import LOWER, RATIO, Alone, Hunt, Offered, Search, Verdict
 from raybench.rows import Outcome, Row, requests_table
 
 SEARCH = Search("latency_p99", 1.0)

@@ -9,7 +9,8 @@ from raybench.analysis import stats
 from raybench.analysis.metrics import Requests
 from raybench.analysis.stats import Values
 from raybench.clock import NS_PER_S
-from raybench.load.search import BLOCKS, Evidence, Probe, Search, Step
+from raybench.load.probe import BLOCKS, Evidence, Probe, Step
+from raybench.load.search import Search
 
 GRACE_S = 1.0
 """How long a row may take from its end to here."""

@@ -1,6 +1,7 @@
 """What a person sees while a run goes on: progress bars on a terminal, plain lines everywhere else, all on stderr."""
 
 import threading
+import time
 from collections.abc import Mapping
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ class Screen:
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._lock = threading.Lock()
+        self._began_s = time.monotonic()
         self._progress: Progress | None = None
         self._bars: dict[str, TaskID] = {}
         self._of: Mapping[str, int] = {}
@@ -25,9 +27,9 @@ class Screen:
         self._measured: dict[str, int] = {}
 
     def say(self, text: str) -> None:
-        """One line."""
+        """One line, with the seconds since the start."""
         with self._lock:
-            self.console.print(text, markup=False)
+            self.console.print(f"{time.monotonic() - self._began_s:6.1f} s  {text}", markup=False)
 
     def expect(self, plan: Plan) -> None:
         """Learns how many trials there are; on a terminal, draws a bar for each experiment."""

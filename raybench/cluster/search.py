@@ -13,7 +13,8 @@ import pyarrow as pa
 from raybench.analysis.probe import evidence, so_far
 from raybench.analysis.stats import Values
 from raybench.clock import NS_PER_S, Clock
-from raybench.load.search import Alone, Evidence, Hunt, Offered, Probe, Search, Step, Verdict, bound
+from raybench.load.probe import Evidence, Probe, Step, bound
+from raybench.load.search import Alone, Hunt, Offered, Search, Verdict
 from raybench.plan import Trial
 
 LOOK_S = 1.0

@@ -15,12 +15,13 @@ from raybench.client.target import Target
 from raybench.clock import monotonic_ns
 from raybench.cluster import environment
 from raybench.cluster.actor import Post
+from raybench.cluster.search import LOOK_S, Played, Seen, play_search, probe_trial, sentence
 from raybench.load.arrivals import Closed, Poisson
-from raybench.load.search import Search, Step, Verdict
+from raybench.load.probe import Step
+from raybench.load.search import Search, Verdict
 from raybench.plan import Trial
 from raybench.rows import REQUESTS, Prompt, Row, requests_table
 from raybench.rundir import RunDir
-from raybench.search_run import LOOK_S, Played, Seen, play_search, probe_trial, sentence
 
 
 def trial(search: Search) -> Trial:
@@ -176,7 +177,7 @@ def test_the_fleet_plays_a_search_and_leaves_each_probe_on_the_disk(tmp_path: Pa
     environment.prepare(local=True)
     from raybench.cluster.fleet import Crew, cluster
 
-    search = Search("latency_p99", 0.25, start=80.0, certify_s=2.0, warmup_s=0.5, max_s=60.0)
+    search = Search("latency_p99", 0.25, start=100.0, certify_s=2.0, warmup_s=0.5, max_s=400.0)
     parent, done = trial(search), list[Played]()
     with simulator({"serial": SERIAL}) as running, cluster("local", cpus=2):
         keys = Credentials(running.credentials.access_key, running.credentials.secret_key)
