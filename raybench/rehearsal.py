@@ -40,11 +40,8 @@ from raybench.simulator.server import EndpointSpec, serve
 from raybench.specs import Experiment, SimulatedEndpoint
 from raybench.virtual import VirtualNetwork
 
-MOST_REQUESTS = 4000
+MOST_REQUESTS = 2000
 """How far a trial that is too short is played on, in search of the length that would do."""
-
-HOPE = 1.5
-"""By how much a guess at the requests needed may exceed MOST_REQUESTS and be tried all the same."""
 
 LATENCY_S, JITTER_S = 0.0001, 0.0001
 """The network of a rehearsal: that of one machine, and enough disorder that slots do not march in step."""
@@ -201,7 +198,7 @@ def _needs(scene: Scene, trial: Trial, table: pa.Table, row: Mapping[str, Any]) 
     reachable = {metric: q for metric, q in missing.items() if (row["error_rate"] or 0.0) < 1 - q}
     longer, requests = Requests(table), row["requests"]
     while requests < MOST_REQUESTS and (ahead := _ahead(longer, reachable)):
-        requests = min(MOST_REQUESTS, math.ceil(2 * max(ahead, requests)))
+        requests = min(MOST_REQUESTS, math.ceil(max(3 * ahead, 2 * requests)))
         played = replace(trial, duration_s=None, requests=requests)
         longer = Requests(play(scene.config, scene.experiment, played, scene.pool))
     planned_ns = longer.numbers("planned_ns")[longer.measured]
@@ -212,12 +209,11 @@ def _needs(scene: Scene, trial: Trial, table: pa.Table, row: Mapping[str, Any]) 
 
 
 def _ahead(rows: Requests, reachable: Mapping[str, float]) -> float:
-    """About how many requests those percentiles need that these do not certify; 0 if none, or none within reach."""
+    """About how many requests those percentiles need that these do not certify; 0 if there are none."""
     latency_s = ranked(rows, rows.durations()["latency"])
     spread = len(latency_s) / stats.effective_size(latency_s) if len(latency_s) else 1.0
     missing = [q for metric, q in reachable.items() if _least(rows, metric, q) is None]
-    needed = [spread * stats.certified_floor(q) for q in missing]
-    return max((requests for requests in needed if requests < HOPE * MOST_REQUESTS), default=0.0)
+    return max((spread * stats.certified_floor(q) for q in missing), default=0.0)
 
 
 def _wanted(config: Config) -> dict[str, float]:

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from raybench.analysis.columns import TRIALS
 from raybench.analysis.reduce import CURVES, FAILURES, TOKENS, Findings
+from raybench.analysis.timeline import DENSITY, OVER_TIME
 
 G5, P4D = "ml.g5.48xlarge", "ml.p4d.24xlarge"
 SEED_NAMES = {
@@ -92,6 +93,8 @@ def findings(
     curves: Iterable[Mapping[str, Any]] = (),
     tokens: Iterable[Mapping[str, Any]] = (),
     failures: Iterable[Mapping[str, Any]] = (),
+    over_time: Iterable[Mapping[str, Any]] = (),
+    density: Iterable[Mapping[str, Any]] = (),
 ) -> Findings:
     """Rows as the tables that a report reads."""
     return Findings(
@@ -99,6 +102,8 @@ def findings(
         curves=pa.Table.from_pylist(list(curves), CURVES),
         tokens=pa.Table.from_pylist(list(tokens), TOKENS),
         failures=pa.Table.from_pylist(list(failures), FAILURES),
+        over_time=pa.Table.from_pylist(list(over_time), OVER_TIME),
+        density=pa.Table.from_pylist(list(density), DENSITY),
     )
 
 

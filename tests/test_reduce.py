@@ -14,6 +14,8 @@ from raybench.analysis import reduce
 from raybench.analysis.columns import TRIALS
 from raybench.rows import REQUESTS, Row
 
+TABLES = ("trials", "curves", "tokens", "failures", "over_time", "density")
+
 
 def stream(number: int, seed: int, **other: Any) -> list[Row]:
     """One slot's requests with some spread, a few of them failed."""
@@ -55,13 +57,13 @@ def test_findings_do_not_depend_on_the_order_or_the_chunks_of_rows() -> None:
     mixed = {name: each.take(pa.array(rng.permutation(len(each)))) for name, each in rows.items()}
     parts = {name: pa.concat_tables([each.slice(0, 33), each.slice(33)]) for name, each in mixed.items()}
     once, again = found(about, rows), found(about, parts)
-    for name in ("trials", "curves", "tokens", "failures"):
+    for name in TABLES:
         assert getattr(once, name).equals(getattr(again, name))
 
 
 def test_a_run_without_trials_has_empty_findings() -> None:
     findings = found(manifest(), {})
-    assert [len(getattr(findings, name)) for name in ("trials", "curves", "tokens", "failures")] == [0, 0, 0, 0]
+    assert [len(getattr(findings, name)) for name in TABLES] == [0] * 6
 
 
 def test_a_curve_is_null_below_the_floor_and_where_requests_never_finished() -> None:
@@ -142,6 +144,6 @@ def test_ray_data_finds_the_very_same_and_keeps_each_trials_rows(tmp_path: Path)
         ray.shutdown()
     assert sorted(kept.read_text().splitlines()) == ["t0 80", "t1 80"]
     plain = found(about, rows)
-    for name in ("trials", "curves", "tokens", "failures"):
+    for name in TABLES:
         assert getattr(findings, name).equals(getattr(plain, name))
         assert getattr(findings, name).schema.equals(getattr(plain, name).schema, check_metadata=True)

@@ -16,7 +16,12 @@ from raybench.simulator import wire
 from raybench.simulator.auth import Credentials, RefusedError, verify_bearer, verify_signature
 
 OURS = Credentials("AKIDEXAMPLE", "secret", "us-west-2")
-NOW = datetime.now(UTC)
+
+
+def today() -> datetime:
+    return datetime.now(UTC)
+
+
 names = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=40)
 
 
@@ -59,18 +64,18 @@ def test_what_botocore_signs_is_accepted_and_what_was_changed_since_is_not(
     name: str, body: bytes, more: dict[str, str]
 ) -> None:
     target, headers = signed(f"/endpoints/n{quote(name)}/invocations", body, more)
-    verify_signature(OURS, "POST", target, headers, body, NOW)
+    verify_signature(OURS, "POST", target, headers, body, today())
     for method, path, data in (("PUT", target, body), ("POST", target + "x", body), ("POST", target, body + b"x")):
         with pytest.raises(RefusedError, match="does not match"):
-            verify_signature(OURS, method, path, headers, data, NOW)
+            verify_signature(OURS, method, path, headers, data, today())
 
 
 def test_refusals_name_their_reason() -> None:
     target, good = signed("/endpoints/n/invocations", b"{}", {})
 
-    def code(headers: dict[str, str], credentials: Credentials = OURS, now: datetime = NOW) -> str:
+    def code(headers: dict[str, str], credentials: Credentials = OURS, later: timedelta = timedelta()) -> str:
         with pytest.raises(RefusedError) as refusal:
-            verify_signature(credentials, "POST", target, headers, b"{}", now)
+            verify_signature(credentials, "POST", target, headers, b"{}", today() + later)
         return refusal.value.code
 
     assert code({}) == "MissingAuthenticationTokenException"
@@ -81,7 +86,7 @@ def test_refusals_name_their_reason() -> None:
     assert code(good, Credentials("AKIDEXAMPLE", "secret", "us-west-2", "t")) == "UnrecognizedClientException"
     assert code(good, Credentials("AKIDEXAMPLE", "other", "us-west-2")) == "InvalidSignatureException"
     assert code(good, Credentials("AKIDEXAMPLE", "secret", "eu-west-1")) == "InvalidSignatureException"
-    assert code(good, now=NOW + timedelta(minutes=6)) == "InvalidSignatureException"
+    assert code(good, later=timedelta(minutes=6)) == "InvalidSignatureException"
 
 
 def bearer(
@@ -102,18 +107,18 @@ def bearer(
 
 @pytest.mark.parametrize("scheme", ["", "https://"])
 def test_a_presigned_token_is_accepted_until_it_expires(scheme: str) -> None:
-    verify_bearer(OURS, bearer(scheme=scheme), NOW)
-    verify_bearer(OURS, bearer(), NOW + timedelta(minutes=59))
+    verify_bearer(OURS, bearer(scheme=scheme), today())
+    verify_bearer(OURS, bearer(), today() + timedelta(minutes=59))
     with pytest.raises(RefusedError) as refusal:
-        verify_bearer(OURS, bearer(), NOW + timedelta(minutes=61))
+        verify_bearer(OURS, bearer(), today() + timedelta(minutes=61))
     assert refusal.value.code == "ExpiredTokenException"
 
 
 def test_a_token_of_a_session_names_it() -> None:
     credentials = Credentials("AKIDEXAMPLE", "secret", "us-west-2", "s/+=")
-    verify_bearer(credentials, bearer(session="s/+="), NOW)
+    verify_bearer(credentials, bearer(session="s/+="), today())
     with pytest.raises(RefusedError, match="invalid"):
-        verify_bearer(credentials, bearer(session="other"), NOW)
+        verify_bearer(credentials, bearer(session="other"), today())
 
 
 @pytest.mark.parametrize(
@@ -131,7 +136,7 @@ def test_a_token_of_a_session_names_it() -> None:
 )
 def test_any_other_token_is_refused(headers: dict[str, str]) -> None:
     with pytest.raises(RefusedError):
-        verify_bearer(OURS, headers, NOW)
+        verify_bearer(OURS, headers, today())
 
 
 def test_a_token_changed_since_it_was_signed_is_refused() -> None:
@@ -139,4 +144,4 @@ def test_a_token_changed_since_it_was_signed_is_refused() -> None:
     url = base64.b64decode(token).decode().replace("X-Amz-Expires=3600", "X-Amz-Expires=9999")
     forged = "Bearer sagemaker-api-key-" + base64.b64encode(url.encode()).decode()
     with pytest.raises(RefusedError, match="does not match"):
-        verify_bearer(OURS, {"authorization": forged}, NOW)
+        verify_bearer(OURS, {"authorization": forged}, today())

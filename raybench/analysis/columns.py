@@ -18,6 +18,13 @@ SPREADS = {
 }
 """Metrics of requests with a mean (of ok requests) and percentiles (of all): unit, and what they are."""
 
+PARTS = {
+    "client_mean": "sent - planned: the client's own delay",
+    "prefill_mean": "first token - sent: waiting for a place, and the prompt",
+    "decode_mean": "last byte - first token",
+}
+"""What mean latency is made of, in seconds, over ok requests that had a first token."""
+
 CERTIFIED = ("latency", "service_latency", "ttft")
 """Metrics whose percentiles also have an upper bound that holds with 99 % confidence."""
 
@@ -99,6 +106,7 @@ TRIALS = pa.schema(
         _field("prompt_tokens_source", pa.string(), means="the least exact means by which they were counted"),
         _field("completion_tokens_source", pa.string(), means="the least exact means by which they were counted"),
         *(field for name in SPREADS for field in _spread(name)),
+        *(_field(name, pa.float64(), "s", f"mean over ok requests of: {means}") for name, means in PARTS.items()),
         *_rate("requests_per_s"),
         *_rate("transactions_per_minute"),
         *_rate("goodput_per_s"),

@@ -1,13 +1,14 @@
 """The decision: among settings that can be trusted and meet every criterion, the cheapest; none is an answer too."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import pyarrow as pa
 
 from raybench.analysis.columns import ALIASES
+from raybench.analysis.spoken import listed, percent, seconds, times, usd
 from raybench.analysis.standing import PRICE, Setting, State, settings
 
 NAMES = {"error_rate": "error rate", PRICE: "cost", "latency_mean": "latency"}
@@ -15,10 +16,11 @@ NAMES = {"error_rate": "error rate", PRICE: "cost", "latency_mean": "latency"}
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """A piece of a sentence; the report escapes it, and sets what is strong in bold."""
+    """A piece of a sentence; the report escapes it, sets what is strong in bold and may shorten an experiment's name."""
 
     text: str
     strong: bool = False
+    experiment: bool = False
 
 
 Sentence = tuple[Phrase, ...]
@@ -72,7 +74,7 @@ def decide(trials: pa.Table, criteria: Mapping[str, float], payload: str | None 
     here = [setting for setting in everything if setting.payload == asked]
     passing, nearest = passing_and_nearest(here)
     winner = passing[0] if passing else None
-    cheaper = [s for s in here if not (s.missed or s.counts) and (winner is None or s.rank < winner.rank)]
+    cheaper = [s for s in here if s.played and not (s.missed or s.counts) and (winner is None or s.rank < winner.rank)]
     close = [other for other in passing[1:] if winner and _as_cheap(winner, other)]
     return Decision(
         payload=asked,
@@ -131,8 +133,7 @@ def _sentences(
     if winner is not None:
         yield _winner(winner, judged)
         if close:
-            others = _listed([f"{other.experiment} at {other.load} (${_short(other.usd.value)})" for other in close])
-            yield (Phrase("Too close to call on cost, the intervals overlap: "), Phrase(f"{others}."))
+            yield _close(close)
     elif nearest is not None:
         yield _nearest(nearest)
     elif here:
@@ -140,11 +141,23 @@ def _sentences(
     else:
         yield (Phrase("Nothing was measured.", True),)
     for setting in cheaper:
-        why = _listed(list(setting.row.get("reasons") or ())) or str(setting.row.get("state"))
+        why = listed(list(setting.row.get("reasons") or ())) or str(setting.row.get("state"))
         verdict = setting.row.get("valid") if setting.row.get("state", "done") == "done" else "not finished"
-        name = f"{setting.experiment} at {setting.load}"
-        said = f" would pass at ${_short(setting.usd.value)} per 10k, but its trial is {verdict} ({why})."
-        yield (Phrase(name, True), Phrase(said))
+        price = "" if setting.usd.value is None else f" at ${usd(setting.usd.value)} per 10k"
+        yield (*_named(setting), Phrase(f" would pass{price}, but its trial is {verdict} ({why})."))
+
+
+def _named(setting: Setting) -> Sentence:
+    return Phrase(setting.experiment, True, experiment=True), Phrase(" at "), Phrase(setting.load, True)
+
+
+def _close(close: Sequence[Setting]) -> Sentence:
+    phrases = [Phrase("Too close to call on cost, the intervals overlap: ")]
+    for place, other in enumerate(close):
+        before = "" if not place else " and " if place == len(close) - 1 else ", "
+        said = f" at {other.load} (${usd(other.usd.value)})"
+        phrases += [Phrase(before), Phrase(other.experiment, experiment=True), Phrase(said)]
+    return (*phrases, Phrase("."))
 
 
 def _winner(winner: Setting, judged: bool) -> Sentence:
@@ -154,17 +167,15 @@ def _winner(winner: Setting, judged: bool) -> Sentence:
         rule = "Cheapest inside the criteria: " if judged else "Cheapest (no criteria are set): "
     parts = [_latency(winner)]
     if winner.usd.value is not None:
-        parts.append(f"${_short(winner.usd.value)} per 10k{_interval(winner.usd.low, winner.usd.high)}")
+        parts.append(f"${usd(winner.usd.value)} per 10k{_interval(winner.usd.low, winner.usd.high, usd)}")
     parts.append(_errors(winner))
-    name = (Phrase(winner.experiment, True), Phrase(" at "), Phrase(winner.load, True))
-    return (Phrase(rule), *name, Phrase(f". {', '.join(part for part in parts if part)}."))
+    return (Phrase(rule), *_named(winner), Phrase(f". {', '.join(part for part in parts if part)}."))
 
 
 def _nearest(nearest: Setting) -> Sentence:
     each = [_standing(state) for state in nearest.states]
-    name = (Phrase(nearest.experiment, True), Phrase(" at "), Phrase(nearest.load, True))
     none = Phrase("No configuration meets every criterion.", True)
-    return (none, Phrase(" The nearest is "), *name, Phrase(f": {', '.join(each)}."))
+    return (none, Phrase(" The nearest is "), *_named(nearest), Phrase(f": {', '.join(each)}."))
 
 
 def _standing(state: State) -> str:
@@ -175,7 +186,7 @@ def _standing(state: State) -> str:
         return f"{name} is not known"
     if math.isinf(state.exceedance):
         return f"{name} is {_number(state)} where none is allowed" if state.value else f"{name} never ends"
-    return f"{name} is {_times(state.exceedance)} the limit"
+    return f"{name} is {times(state.exceedance)} the limit"
 
 
 def criterion_name(criterion: str) -> str:
@@ -185,12 +196,14 @@ def criterion_name(criterion: str) -> str:
 
 
 def _number(state: State) -> str:
-    return f"{state.value:.2%}" if state.criterion == "error_rate" else _short(state.value)
+    if state.criterion == "error_rate":
+        return percent(state.value)
+    return f"${usd(state.value)}" if ALIASES.get(state.criterion, state.criterion) == PRICE else f"{seconds(state.value)} s"
 
 
 def _latency(setting: Setting) -> str:
     mean, low, high = (setting.row.get(f"latency_mean{end}") for end in ("", "_low", "_high"))
-    return "" if mean is None else f"{_short(mean)} s mean{_interval(low, high)}"
+    return "" if mean is None else f"{seconds(mean)} s mean{_interval(low, high, seconds)}"
 
 
 def _errors(setting: Setting) -> str:
@@ -199,25 +212,8 @@ def _errors(setting: Setting) -> str:
         return ""
     errors = f"{failed:,} error{'' if failed == 1 else 's'} in {requests:,}"
     most = setting.row.get("error_rate_high")
-    return errors if most is None else f"{errors} (which leaves room for a true rate up to {most:.1%})"
+    return errors if most is None else f"{errors} (which leaves room for a true rate up to {percent(most)})"
 
 
-def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f" (95 % interval {_short(low)}–{_short(high)})"
-
-
-def _short(value: float | None) -> str:
-    """Three figures, or whole numbers above a hundred: `0.418`, `3.81`, `1,205`."""
-    if value is None:
-        return "–"
-    if value == 0 or abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
-
-
-def _times(excess: float) -> str:
-    return f"{excess:.2f}×" if excess < 1.1 else f"{excess:.1f}×" if excess < 10 else f"{excess:.0f}×"
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1] if parts else ""
+def _interval(low: float | None, high: float | None, write: Callable[[float], str]) -> str:
+    return "" if low is None or high is None else f" (95 % interval {write(low)}–{write(high)})"

@@ -16,6 +16,7 @@ from raybench.analysis import facts, standing, stats, validity
 from raybench.analysis.columns import TRIALS
 from raybench.analysis.metrics import Facts, Requests
 from raybench.analysis.summary import beyond, flat, ranked, summarize
+from raybench.analysis.timeline import DENSITY, OVER_TIME, timeline
 from raybench.clock import NS_PER_S
 from raybench.errors import RaybenchError, StorageError
 from raybench.rows import REQUESTS, Outcome, Phase
@@ -84,6 +85,8 @@ class Findings:
     curves: pa.Table
     tokens: pa.Table
     failures: pa.Table
+    over_time: pa.Table
+    density: pa.Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,8 @@ class Pieces:
     curves: pa.Table
     tokens: pa.Table
     failures: pa.Table
+    over_time: pa.Table
+    density: pa.Table
 
 
 def reduce(rows_of: Callable[[Mapping[str, Any]], pa.Table], manifest: Mapping[str, Any]) -> Findings:
@@ -160,6 +165,7 @@ def reduce_trial(table: pa.Table, trial: Mapping[str, Any], manifest: Mapping[st
         _curves(rows, trial),
         _tokens(rows, trial, experiment, payload.get("tokens")),
         _failures(table, trial),
+        *timeline(rows, trial),
     )
 
 
@@ -175,6 +181,8 @@ def findings(pieces: Iterable[Pieces]) -> Findings:
         together("curves", CURVES),
         _shares(together("tokens", TOKENS)),
         together("failures", FAILURES),
+        together("over_time", OVER_TIME),
+        together("density", DENSITY),
     )
 
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from raybench.analysis import stats
-from raybench.analysis.columns import ALIASES, TRIALS
+from raybench.analysis.columns import ALIASES, PARTS, TRIALS
 from raybench.analysis.metrics import Facts
 
 PRICE = "price_per_10k_txn"
@@ -57,6 +57,12 @@ class Setting:
         return str(self.row["trial_id"])
 
     @property
+    def trial_ids(self) -> Sequence[str]:
+        """The trial, or all its repeats."""
+        found: Sequence[str] = self.row.get("trial_ids") or [self.trial_id]
+        return found
+
+    @property
     def experiment(self) -> str:
         return str(self.row["experiment"])
 
@@ -81,6 +87,11 @@ class Setting:
         known = (self.row.get(PRICE), self.row.get("latency_mean"))
         price, latency = (math.inf if value is None else float(value) for value in known)
         return price, latency
+
+    @property
+    def played(self) -> bool:
+        """Whether any of its requests was measured."""
+        return bool(self.row.get("requests"))
 
     @property
     def counts(self) -> bool:
@@ -141,7 +152,9 @@ def _state(row: Facts, criterion: str, limit: float) -> State:
 
 
 _SPREAD_OVER = tuple(name.removesuffix("_low") for name in TRIALS.names if name.endswith("_low"))
-_ADDED_UP = ("requests", "ok", "failed", "not_sent", "lost", "throttled", "truncated", "window_s")
+_ADDED_UP = ("requests", "ok", "failed", "not_sent", "lost", "throttled", "truncated", "missing_rows", "window_s")
+_AVERAGED = ("prompt_token_count_mean", "completion_token_count_mean", *PARTS)
+_WORST = ("lateness_p50", "lateness_p99", "lateness_max", "cpu_share", "lag_p99_s", "lag_max_s", "prompts_repeated")
 
 
 def _together(rows: Sequence[Facts]) -> Facts:
@@ -153,11 +166,26 @@ def _together(rows: Sequence[Facts]) -> Facts:
         one = stats.combined(known) if len(known) == len(values) else stats.Estimate()
         row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
     row |= {name: sum(each.get(name) or 0 for each in rows) for name in _ADDED_UP}
+    row |= {name: stats.average([each.get(name) for each in rows]) for name in _AVERAGED}
+    row |= {name: max((x for each in rows if (x := each.get(name)) is not None), default=None) for name in _WORST}
+    row["little_ratio"] = _farthest_from_one([each.get("little_ratio") for each in rows])
+    row["steady"] = _all([each.get("steady") for each in rows])
+    row["trial_ids"] = [each["trial_id"] for each in rows]
     errors = stats.wilson(row["failed"], row["requests"])
     row |= {"error_rate": errors.value, "error_rate_low": errors.low, "error_rate_high": errors.high}
     verdicts = {each.get("valid", "VALID") for each in rows}
     row["valid"] = next(valid for valid in ("INVALID", "INCONCLUSIVE", "VALID") if valid in verdicts)
-    row["state"] = "done" if all(each.get("state", "done") == "done" for each in rows) else "partial"
+    states = {each.get("state", "done") for each in rows}
+    row["state"] = states.pop() if len(states) == 1 else "partial"
     for name in ("reasons", "reason_texts", "beyond"):
         row[name] = list(dict.fromkeys(text for each in rows for text in each.get(name) or ()))
     return row
+
+
+def _farthest_from_one(ratios: Sequence[float | None]) -> float | None:
+    return max((ratio for ratio in ratios if ratio is not None), key=lambda ratio: abs(ratio - 1), default=None)
+
+
+def _all(said: Sequence[bool | None]) -> bool | None:
+    """False if any is; None if any cannot tell."""
+    return False if False in said else None if None in said else True

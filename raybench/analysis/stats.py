@@ -218,6 +218,12 @@ def drift(times: Values, series: Values, confidence: float = CONFIDENCE) -> Esti
     return Estimate(slope / middle, (slope - reach) / middle, (slope + reach) / middle)
 
 
+def average(values: Sequence[float | None]) -> float | None:
+    """The mean of those that are known."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
 def combined(repeats: Sequence[float]) -> Estimate:
     """One number from repeats of a trial: the geometric mean, with Student's interval on the log scale."""
     values = np.asarray(repeats, np.float64)

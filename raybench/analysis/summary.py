@@ -36,6 +36,7 @@ def summarize(rows: Requests, trial: Facts, experiment: Facts, criteria: Mapping
         **_throughput(rows, inside, good, seconds["service_latency"], experiment),
         **_spreads(rows, seconds),
         **_gaps(rows, gaps, total, number),
+        **_parts(rows, seconds),
         **_lateness(seconds["lateness"][rows.measured]),
         **_trend(rows, seconds["latency"]),
         "little_ratio": little_ratio(rows, inside, trial),
@@ -193,6 +194,13 @@ def _gaps(rows: Requests, gaps: Gaps, total: Values, number: Values) -> dict[str
         hits = np.bincount(gaps.request, below, len(number)).astype(np.float64)
         told[f"itl_{p}"] = stats.percentile(ordered, q, stats.clustered_size(hits, number + failed))
     return told
+
+
+def _parts(rows: Requests, seconds: Mapping[str, Values]) -> dict[str, float | None]:
+    late, first, whole = (seconds[name] for name in ("lateness", "ttft", "latency"))
+    counted = rows.ok & rows.measured & ~np.isnan(first)
+    parts = {"client_mean": late, "prefill_mean": first - late, "decode_mean": whole - first}
+    return {name: float(part[counted].mean()) if counted.any() else None for name, part in parts.items()}
 
 
 def _lateness(seconds: Values) -> dict[str, float | None]:

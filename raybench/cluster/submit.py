@@ -1,17 +1,19 @@
 """The same run as a Ray job: package the config and its files, submit, follow the log, bring the run directory back.
 
 Everything goes through the Ray Jobs API, so one address and one token are enough. The run directory comes back in
-the job's own log, as framed lines that are not shown.
+the job's own log, as framed lines that are not shown, so `attach` finds it there long after the job has ended.
 """
 
 import asyncio
 import base64
 import io
 import os
+import shlex
 import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +21,8 @@ from pydantic import BaseModel
 
 from raybench.cluster import environment
 from raybench.cluster.monitor import Screen
-from raybench.config import Config
-from raybench.errors import ClusterError, InfrastructureError, InputError
+from raybench.config import Config, load_config
+from raybench.errors import ClusterError, InfrastructureError, InputError, InterruptedRunError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -32,43 +34,53 @@ STOP_WAIT_S = 600
 
 
 def submit(config: Config, address: str, out: Path, screen: Screen) -> int:
-    """Runs `config` as a job of the cluster behind `address` and returns the job's own exit code.
+    """Runs `config` as a job of the cluster behind `address`, brings its run directory to `out`.
 
-    The run directory is written to `out`. ClusterError if there is no such cluster, or if it does not take the job.
+    Returns the job's own exit code. ClusterError if there is no such cluster, or if it does not take the job;
+    InterruptedRunError if we are interrupted, and then the job goes on.
     """
-    if out.exists() and any(out.iterdir()):
-        raise InputError("is not empty", where=str(out), allowed="name a new or empty directory with --out")
-    environment.prepare(local=False)
-    from ray.job_submission import JobSubmissionClient
-
-    try:
-        client = JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ClusterError(f"no Ray jobs at {address}: {str(error).splitlines()[0]}") from None
+    _free(out)
+    client = _client(address)
     with tempfile.TemporaryDirectory(prefix="raybench-submit-") as folder:
         entry = pack(config, Path(folder))
         job = _submit(client, folder, entry)
     screen.say(f"submitted {job} to {address}")
-    frames = asyncio.run(_follow(client, job, screen))
-    if frames:
-        unpack(frames, out)
-        screen.say(f"fetched the run directory: {out}")
-    return _exit_code(client, job)
+    return _fetch(client, job, out, screen)
+
+
+def attach(job: str, address: str, out: Path, screen: Screen) -> int:
+    """Follows a job that was submitted before, from its first line, and ends as `submit` does."""
+    _free(out)
+    return _fetch(_client(address), job, out, screen)
+
+
+def stop(job: str, address: str) -> None:
+    """Asks a job to drain and report what there is; it goes on until it has."""
+    client = _client(address)
+    with _cluster_errors(f"cannot stop {job}"):
+        client.stop_job(job)
 
 
 def pack(config: Config, folder: Path) -> Path:
     """Copies the config and the files it names into `folder`, where they stand to each other as before.
 
-    Returns the config's path inside it. Nothing else is copied: no environment, no credentials.
+    Returns the config's path inside it. Nothing else is copied: no environment, no credentials. InputError if the
+    config would find its files only on this machine.
     """
     assert config.file is not None
-    files = [config.file.absolute(), *(path.absolute() for path in _paths(config))]
-    root = Path(os.path.commonpath([path.parent for path in files]))
-    for path in files:
-        copy = folder / path.relative_to(root)
+    sources = [config.file, *_paths(config)]
+    places = [Path(os.path.abspath(source)) for source in sources]
+    root = Path(os.path.commonpath([place.parent for place in places]))
+    for source, place in zip(sources, places, strict=True):
+        copy = folder / place.relative_to(root)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
-    return files[0].relative_to(root)
+        shutil.copyfile(source, copy)
+    entry = places[0].relative_to(root)
+    for path in _paths(load_config(folder / entry)):
+        if not path.resolve().is_relative_to(folder.resolve()):
+            allowed = "a path relative to the config file, so that it is found on the cluster too"
+            raise InputError("is a path of this machine", where=str(config.file), key=str(path), allowed=allowed)
+    return entry
 
 
 def ship(run_dir: Path) -> Iterator[str]:
@@ -77,33 +89,89 @@ def ship(run_dir: Path) -> Iterator[str]:
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for path in sorted(run_dir.rglob("*")):
             if path.is_file() and path.name != "truth.jsonl":
-                tar.add(path, arcname=str(path.relative_to(run_dir)))
+                tar.add(path, arcname=str(path.relative_to(run_dir)), recursive=False)
     data = buffer.getvalue()
     for at in range(0, len(data), FRAME_BYTES):
         yield FRAME + base64.b64encode(data[at : at + FRAME_BYTES]).decode()
 
 
 def unpack(frames: Iterable[str], out: Path) -> None:
-    """The inverse of `ship`: writes the run directory to `out`; InfrastructureError if the lines are not whole."""
+    """The inverse of `ship`: the run directory at `out`, whole or not at all.
+
+    InfrastructureError if the lines are not whole, or hold anything but files below `out`.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        fetched = Path(folder, "run")
+        fetched.mkdir()
+        try:
+            data = b"".join(base64.b64decode(frame.removeprefix(FRAME), validate=True) for frame in frames)
+            with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
+                tar.extractall(fetched, filter=_only_files)
+        except (ValueError, EOFError, OSError, tarfile.TarError) as error:
+            raise InfrastructureError(f"the run directory did not come back whole: {error}") from None
+        fetched.rename(out)
+
+
+def _only_files(member: tarfile.TarInfo, place: str) -> tarfile.TarInfo:
+    """Refuses what `ship` never sends: links, devices, paths that lead out."""
+    if not member.isfile():
+        raise tarfile.SpecialFileError(member)
+    return tarfile.data_filter(member, place)
+
+
+def _free(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError("is not empty", where=str(out), allowed="name a new or empty directory with --out")
+
+
+def _client(address: str) -> "JobSubmissionClient":
+    environment.prepare(local=False)
+    from ray.job_submission import JobSubmissionClient
+
+    with _cluster_errors(f"no Ray jobs at {address}"):
+        return JobSubmissionClient(address)
+
+
+@contextmanager
+def _cluster_errors(what: str) -> Iterator[None]:
+    """Turns what the Jobs API raises into a ClusterError of one line."""
+    from ray.exceptions import AuthenticationError
+
     try:
-        data = b"".join(base64.b64decode(frame.removeprefix(FRAME), validate=True) for frame in frames)
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
-            out.mkdir(parents=True, exist_ok=True)
-            tar.extractall(out, filter="data")
-    except (ValueError, EOFError, tarfile.TarError) as error:
-        raise InfrastructureError(f"the run directory did not come back whole: {error}") from None
+        yield
+    except AuthenticationError:
+        hint = f"set {environment.AUTH_MODE}=token and {environment.TOKEN_PATH} to the file with the cluster's token"
+        raise ClusterError(f"{what}: it wants another token than ours; {hint}") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ClusterError(f"{what}: {(str(error).strip() or type(error).__name__).splitlines()[0]}") from None
 
 
 def _submit(client: "JobSubmissionClient", folder: str, entry: Path) -> str:
     environ = {**environment.SETTINGS, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
-    try:
+    with _cluster_errors("the cluster does not take the job"):
         return client.submit_job(
-            entrypoint=f"python -m raybench run '{entry}' --address auto --out run --ship",
+            entrypoint=f"python -m raybench run {shlex.quote(str(entry))} --address auto --out run --ship",
             runtime_env={"working_dir": folder, "env_vars": environ},
             metadata={"raybench": entry.name},
         )
-    except (RuntimeError, ConnectionError) as error:
-        raise ClusterError(f"the cluster does not take the job: {str(error).splitlines()[0]}") from None
+
+
+def _fetch(client: "JobSubmissionClient", job: str, out: Path, screen: Screen) -> int:
+    """Follows a job to its end, brings its run directory, and returns its exit code."""
+    try:
+        with _cluster_errors(f"lost sight of {job}"):
+            frames = asyncio.run(_follow(client, job, screen))
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            f"{job} goes on without us: `raybench attach {job}` follows it again, `raybench stop {job}` ends it"
+        ) from None
+    if frames:
+        unpack(frames, out)
+        screen.say(f"fetched the run directory: {out}")
+        if (out / "report.html").is_file():
+            print(f"report: {out / 'report.html'}")
+    return _exit_code(client, job)
 
 
 async def _follow(client: "JobSubmissionClient", job: str, screen: Screen) -> list[str]:
@@ -115,19 +183,25 @@ async def _follow(client: "JobSubmissionClient", job: str, screen: Screen) -> li
             if line.startswith(FRAME):
                 frames.append(line)
             else:
-                screen.say(line)
+                screen.console.print(line, markup=False)
     if rest:
-        screen.say(rest)
+        screen.console.print(rest, markup=False)
     return frames
 
 
 def _exit_code(client: "JobSubmissionClient", job: str) -> int:
-    details = client.get_job_info(job)
+    """What the job's process returned; Ray keeps no code for one that it was asked to stop."""
+    with _cluster_errors(f"no word of how {job} ended"):
+        details = client.get_job_info(job)
     if details.driver_exit_code is not None:
         return details.driver_exit_code
-    if str(details.status) == "SUCCEEDED":
+    status = str(details.status.value)
+    if status == "SUCCEEDED":
         return 0
-    raise ClusterError(f"job {job} {str(details.status).lower()}: {details.message}")
+    if status == "STOPPED":
+        raise InterruptedRunError(f"{job} was stopped")
+    said = (details.message or "").strip().splitlines()
+    raise ClusterError(f"{job} {status.lower()}: {said[0] if said else 'no reason given'}")
 
 
 def _paths(value: Any) -> Iterator[Path]:

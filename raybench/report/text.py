@@ -3,7 +3,13 @@
 import math
 import unicodedata
 
-NO_NUMBER = "–"
+from raybench.analysis.spoken import NO_NUMBER as NO_NUMBER
+from raybench.analysis.spoken import listed as listed
+from raybench.analysis.spoken import percent as percent
+from raybench.analysis.spoken import seconds as seconds
+from raybench.analysis.spoken import times as times
+from raybench.analysis.spoken import usd as usd
+
 LABEL_CHARS = 60
 _HIDDEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
 _MARKDOWN = str.maketrans(
@@ -62,30 +68,8 @@ def plain(value: float) -> str:
     return f"{value:.10g}"
 
 
-def seconds(value: float | None) -> str:
-    """A latency for a sentence or a cell, three figures: `0.418`, `3.81`, `42.8`."""
-    if value is None or not math.isfinite(value):
-        return NO_NUMBER
-    return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
-def usd(value: float | None) -> str:
-    """Dollars with cents, or with four decimals where cents would say nothing."""
-    return fixed(value, 2 if value is None or value == 0 or abs(value) >= 0.1 else 4)
-
-
-def percent(value: float | None) -> str:
-    """A fraction as per cent, one decimal, two below one per cent."""
-    if value is None or not math.isfinite(value):
-        return NO_NUMBER
-    return f"{value * 100:.1f} %" if value >= 0.01 or value == 0 else f"{value * 100:.2f} %"
-
-
-def times(value: float | None) -> str:
-    """How far over a limit: `4.2×`, `14×`."""
-    if value is None:
-        return NO_NUMBER
-    return f"{value:.2f}×" if value < 1.1 else f"{value:.1f}×" if value < 10 else f"{value:.0f}×"
 
 
 def span(low: float | None, high: float | None, places: int) -> str:
@@ -98,8 +82,3 @@ def span(low: float | None, high: float | None, places: int) -> str:
 def count(number: int, thing: str) -> str:
     """`1 trial`, `16 trials`, `1,204 requests`."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
-def listed(parts: list[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1] if parts else ""

@@ -1,0 +1,47 @@
+"""How numbers are said, in the decision's sentences as on the page: rounded here, and only for show."""
+
+import math
+
+NO_NUMBER = "–"
+
+
+def usd(value: float | None) -> str:
+    """Dollars: cents from one dollar on, three figures below: `1,049.59`, `0.502`, `0.00123`."""
+    if value is None or not math.isfinite(value):
+        return NO_NUMBER
+    if abs(value) >= 1 or value == 0:
+        return f"{value:,.2f}"
+    return _figures(value)
+
+
+def seconds(value: float | None) -> str:
+    """A time, three figures: `0.00123`, `0.418`, `3.81`, `42.8`, `1,205`."""
+    if value is None or not math.isfinite(value):
+        return NO_NUMBER
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return _figures(value)
+
+
+def times(value: float | None) -> str:
+    """How far over a limit: `4.2×`, `14×`."""
+    if value is None:
+        return NO_NUMBER
+    return f"{value:.2f}×" if value < 1.1 else f"{value:.1f}×" if value < 10 else f"{value:.0f}×"
+
+
+def percent(value: float | None) -> str:
+    """A fraction as per cent, one decimal, two below one per cent."""
+    if value is None or not math.isfinite(value):
+        return NO_NUMBER
+    return f"{value * 100:.1f} %" if value >= 0.01 or value == 0 else f"{value * 100:.2f} %"
+
+
+def listed(parts: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1] if parts else ""
+
+
+def _figures(value: float) -> str:
+    """Three figures of a number between 0 and 100 either way, not in powers of ten."""
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
