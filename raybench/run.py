@@ -100,37 +100,45 @@ class Conductor:
     def conduct(self, address: str) -> None:
         """Starts what is needed, plays every trial, and writes the report, whatever happened."""
         environment.prepare(local=address == "local")
-        with ExitStack() as stack:
-            helper = stack.enter_context(ThreadPoolExecutor(1))
+        with ThreadPoolExecutor(1) as helper, ExitStack() as stack:
             warm = helper.submit(build.warm_up)
             simulator = stack.enter_context(targets.simulator(self.config, self.rundir.path / "truth.jsonl"))
-            aims = {one.name: targets.target(self.config, one, simulator) for one in self.config.experiments}
-            self.screen.say("checking the endpoints")
-            for experiment in self.config.experiments:
-                prompt = self.pools[self.config.payloads[0].name].prompts[0]
-                preflight(aims[experiment.name], experiment.parameters, prompt)
-            from raybench.cluster import fleet
-
-            self.screen.say("starting Ray" if address == "local" else f"joining Ray at {address}")
-            stack.enter_context(fleet.cluster(address))
-            stack.enter_context(self._interruptible())
-            self._crews = [
-                self._crew(fleet.Crew, experiment, aims[experiment.name]) for experiment in self.config.experiments
-            ]
+            self._crews = self._start(simulator, address, stack)
             warm.result()
             self.screen.say("measuring")
             self.screen.expect(self.plan)
-            failure = self._play_all(simulator)
+            with self._interruptible():
+                failure = self._play_all(simulator)
             self.screen.close()
             self.screen.say("reducing the rows")
             try:
-                blocks = fleet.blocks(self._played)
-                findings = reduce.reduce_with_ray(blocks, self.manifest, self.rundir.write_part)
+                findings = reduce.reduce_with_ray(self._played, self.manifest, self.rundir.write_part)
+                closing = helper.submit(stack.pop_all().close)
                 self._finish(failure)
                 verdict = _publish(self.rundir, self.manifest, findings)
+                closing.result()
             except RaybenchError as later:
                 raise failure or later from None
         self._conclude(failure, verdict)
+
+    def _start(self, simulator: Simulated | None, address: str, stack: ExitStack) -> "list[Crew]":
+        """Checks the endpoints, starts or joins Ray, and has every actor standing and armed."""
+        aims = {one.name: targets.target(self.config, one, simulator) for one in self.config.experiments}
+        self.screen.say("checking the endpoints")
+        for experiment in self.config.experiments:
+            prompt = self.pools[self.config.payloads[0].name].prompts[0]
+            preflight(aims[experiment.name], experiment.parameters, prompt)
+        self.screen.say("starting Ray" if address == "local" else f"joining Ray at {address}")
+        from raybench.cluster import fleet
+
+        stack.enter_context(fleet.cluster(address))
+        crews = [self._crew(fleet.Crew, one, aims[one.name]) for one in self.config.experiments]
+        fleet.warm_up()
+        for crew, experiment in zip(crews, self.config.experiments, strict=True):
+            crew.gather()
+            crew.arm({name: pool.prompts for name, pool in self.pools.items()})
+            self._experiments[experiment.name]["actors"] = crew.about
+        return crews
 
     def _crew(self, crew: "type[Crew]", experiment: Experiment, target: Target) -> "Crew":
         actors = self.config.fleet.actors
@@ -190,9 +198,6 @@ class Conductor:
     def _play(self, crew: "Crew", experiment: Experiment) -> None:
         """Plays one endpoint's trials, one after another."""
         about = self._experiments[experiment.name]
-        crew.gather()
-        crew.arm({name: pool.prompts for name, pool in self.pools.items()})
-        about["actors"] = crew.about
         began_s = time.monotonic()
         for trial in self.plan.of(experiment.name):
             if self._stopping.is_set():

@@ -138,7 +138,7 @@ def test_ray_data_finds_the_very_same_and_keeps_each_trials_rows(tmp_path: Path)
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        findings = reduce.reduce_with_ray([ray.put(rows[name]) for name in ("t1", "t0")], about, keep)
+        findings = reduce.reduce_with_ray([rows[name] for name in ("t1", "t0")], about, keep)
         assert reduce.reduce_with_ray([], manifest(), keep).trials.num_rows == 0
     finally:
         ray.shutdown()

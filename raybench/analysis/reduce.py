@@ -107,9 +107,9 @@ def reduce(rows_of: Callable[[Mapping[str, Any]], pa.Table], manifest: Mapping[s
 
 
 def reduce_with_ray(
-    blocks: Sequence[Any], manifest: Mapping[str, Any], keep: Callable[[Mapping[str, Any], pa.Table], object]
+    tables: Sequence[pa.Table], manifest: Mapping[str, Any], keep: Callable[[Mapping[str, Any], pa.Table], object]
 ) -> Findings:
-    """The same in Ray Data from object references, each to the whole table of a trial; the others have no rows.
+    """The same in Ray Data, from the whole table of each trial that was played; the others have no rows.
 
     `keep(trial, table)` runs beside the reduction of each trial, where its rows are: it writes the trial's part. What
     it raises of ours comes back as StorageError.
@@ -131,8 +131,8 @@ def reduce_with_ray(
         return pa.Table.from_pylist([{"trial_id": trial_id, **packed}], _PACKED)
 
     played = {}
-    if blocks:
-        mapped = ray.data.from_arrow_refs(list(blocks)).map_batches(block, batch_format="pyarrow", batch_size=None)
+    if tables:
+        mapped = ray.data.from_blocks(list(tables)).map_batches(block, batch_format="pyarrow", batch_size=None)
         for row in mapped.take_all():
             if row["failure"]:
                 raise StorageError(row["failure"])

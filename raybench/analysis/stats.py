@@ -12,7 +12,6 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 from scipy import special
-from scipy import stats as distributions
 
 Values = npt.NDArray[np.float64]
 
@@ -102,8 +101,8 @@ def percentile(ordered: Values, q: float, effective: float) -> Quantile:
     value, low, high, bound = quantile(ordered, q), math.nan, math.nan, math.nan
     if worth >= interval_floor(q):
         tail = (1 - CONFIDENCE) / 2
-        first = int(distributions.binom.ppf(tail, worth, q))
-        last = int(distributions.binom.ppf(1 - tail, worth, q)) + 1
+        first = _binomial_quantile(tail, worth, q)
+        last = _binomial_quantile(1 - tail, worth, q) + 1
         low = ordered[max(1, math.floor(first * n / worth)) - 1]
         high = ordered[min(n, math.ceil(last * n / worth)) - 1]
     if rank := _bound_rank(worth, q):
@@ -175,6 +174,12 @@ def around(value: float, batches: Values, floor: float | None = None) -> Estimat
         return Estimate(value)
     reach = float(special.stdtrit(k - 1, (1 + CONFIDENCE) / 2) * batches.std(ddof=1) / math.sqrt(k))
     return Estimate(value, value - reach if floor is None else max(floor, value - reach), value + reach)
+
+
+def _binomial_quantile(level: float, n: int, q: float) -> int:
+    """The least k with P(Binomial(n, q) <= k) >= level; SciPy's own takes half a second to import."""
+    k = math.ceil(special.bdtrik(level, n, q))
+    return k - 1 if k > 0 and special.bdtr(k - 1, n, q) >= level else max(k, 0)
 
 
 def wilson(hits: int, n: int) -> Estimate:

@@ -17,7 +17,8 @@ import ray
 import ray.data
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
-from raybench.cluster.actor import ABOUT, LoadActor, Post, Share
+from raybench.cluster.actor import ABOUT, Post, Share
+from raybench.cluster.calibration import CalibratedActor
 from raybench.errors import ClusterError, RaybenchError
 from raybench.plan import Trial
 from raybench.rows import REQUESTS, Prompt
@@ -69,7 +70,7 @@ class Crew:
     """The load actors of one endpoint; they play its trials one after another."""
 
     def __init__(self, posts: Sequence[Post]) -> None:
-        load_actor: Any = ray.remote(LoadActor)
+        load_actor: Any = ray.remote(CalibratedActor)
         options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 4}
         self.posts = tuple(posts)
         self._actors = [load_actor.options(**options).remote(post) for post in posts]
@@ -138,9 +139,19 @@ class Crew:
             return
 
 
-def blocks(tables: Iterable[pa.Table]) -> list[Any]:
-    """References to tables, as Ray Data takes its blocks."""
-    return [ray.put(table) for table in tables]
+def together(crews: Iterable[Crew], method: str, *args: Any) -> list[Any]:
+    """Calls a method of every actor of every crew at once; their answers in order."""
+    return _get([getattr(actor, method).remote(*args) for crew in crews for actor in crew._actors], START_TIMEOUT_S)
+
+
+def warm_up() -> None:
+    """Has a Ray worker import what the reduction needs, so that it need not when the load is over."""
+    _get([ray.remote(_import_all).remote()], START_TIMEOUT_S)
+
+
+def _import_all() -> None:
+
+    pass
 
 
 def _clock_offset(actor: Any) -> tuple[int, int]:
