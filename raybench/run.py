@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from raybench import manifest as manifests
+from raybench import selftest as selftests
 from raybench import targets
 from raybench.analysis import decide, reduce, validity
 from raybench.analysis.reduce import Findings
@@ -24,7 +25,13 @@ from raybench.cluster import environment
 from raybench.cluster.actor import Post, preflight
 from raybench.cluster.monitor import Screen
 from raybench.config import Config
-from raybench.errors import CriteriaMissedError, InterruptedRunError, InvalidRunError, RaybenchError
+from raybench.errors import (
+    CriteriaMissedError,
+    InfrastructureError,
+    InterruptedRunError,
+    InvalidRunError,
+    RaybenchError,
+)
 from raybench.payloads.pool import Pool, load_pool
 from raybench.payloads.tokens import counter
 from raybench.plan import Plan, Trial, plan
@@ -40,7 +47,9 @@ LOOK_EVERY_S = 1.0
 HEALTH_EVERY_S = 5.0
 
 
-def run(config: Config, out: Path, address: str, screen: Screen, *, enforce: bool = False) -> None:
+def run(
+    config: Config, out: Path, address: str, screen: Screen, *, enforce: bool = False, selftest: bool = True
+) -> None:
     """Measures what the config asks for into the run directory `out`, report included.
 
     Raises InputError before anything was started; after the report, an InfrastructureError or InterruptedRunError if
@@ -59,7 +68,7 @@ def run(config: Config, out: Path, address: str, screen: Screen, *, enforce: boo
     if config.file:
         rundir.write(config.file.name, config.text.encode())
     try:
-        conductor.conduct(address)
+        conductor.conduct(address, selftest=selftest)
     finally:
         screen.close()
 
@@ -97,7 +106,7 @@ class Conductor:
         with self._lock:
             self.rundir.write_manifest(self.manifest)
 
-    def conduct(self, address: str) -> None:
+    def conduct(self, address: str, *, selftest: bool = True) -> None:
         """Starts what is needed, plays every trial, and writes the report, whatever happened."""
         environment.prepare(local=address == "local")
         with ThreadPoolExecutor(1) as helper, ExitStack() as stack:
@@ -105,6 +114,8 @@ class Conductor:
             simulator = stack.enter_context(targets.simulator(self.config, self.rundir.path / "truth.jsonl"))
             self._crews = self._start(simulator, address, stack)
             warm.result()
+            if selftest:
+                self._selftest()
             self.screen.say("measuring")
             self.screen.expect(self.plan)
             with self._interruptible():
@@ -155,6 +166,17 @@ class Conductor:
             for index in range(actors)
         ]
         return crew(posts)
+
+    def _selftest(self) -> None:
+        """Lets the load actors measure their own error first; where they cannot, the run goes on without."""
+        self.screen.say("measuring what the load actors' own stamps are worth")
+        try:
+            found = selftests.before(self._crews, self.plan)
+        except InfrastructureError as error:
+            self.screen.say(f"no selftest: {error}")
+        else:
+            selftests.note(found, self.manifest)
+            self.screen.say(selftests.line(found))
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:

@@ -42,8 +42,8 @@ def test_the_winner_is_said_with_its_rule_its_intervals_and_what_its_sample_leav
     intervals |= {"price_per_10k_txn_high": 21.0, "error_rate_high": 0.037, "requests": 1204}
     found = decided(made("a", 4, 3.0, 20.0, **intervals))
     assert said(found) == [
-        "Cheapest inside the criteria: a at concurrency 4. 3.00 s mean (95 % interval 2.90–3.10), $20.0 per 10k "
-        "(95 % interval 19.0–21.0), 0 errors in 1,204 (which leaves room for a true rate up to 3.7%)."
+        "Cheapest inside the criteria: a at concurrency 4. 3.00 s mean (95 % interval 2.90–3.10), $20.00 per 10k "
+        "(95 % interval 19.00–21.00), 0 errors in 1,204 (which leaves room for a true rate up to 3.7 %)."
     ]
     assert [phrase.text for phrase in found.sentences[0] if phrase.strong] == ["a", "concurrency 4"]
 
@@ -69,7 +69,7 @@ def test_an_error_where_none_is_allowed_is_further_off_than_any_finite_miss() ->
     found = decided(made("a", 1, 4.0, 40.0, error_rate=0.01), made("a", 2, 50.0, 500.0))
     assert found.nearest == "a/p/closed-2/0"
     found = decided(made("a", 1, 4.0, 40.0, error_rate=0.01))
-    assert "error rate is 1.00% where none is allowed" in said(found)[0]
+    assert "error rate is 1.0 % where none is allowed" in said(found)[0]
 
 
 @pytest.mark.parametrize("fault", [{"valid": "INVALID"}, {"valid": "INCONCLUSIVE"}, {"state": "partial"}])
@@ -77,7 +77,15 @@ def test_what_cannot_be_trusted_cannot_win_and_is_said_to_be_cheaper(fault: dict
     found = decided(made("a", 1, 1.0, 10.0, reasons=["client_lag"], **fault), made("b", 1, 1.0, 40.0))
     assert found.winner == "b/p/closed-1/0"
     assert found.kept_out == ("a/p/closed-1/0",)
-    assert "a at concurrency 1 would pass at $10.0 per 10k, but its trial is" in said(found)[1]
+    assert "a at concurrency 1 would pass at $10.00 per 10k, but its trial is" in said(found)[1]
+
+
+@pytest.mark.parametrize("criteria", [{}, {"error_rate": 0.0}])
+def test_a_trial_that_was_never_played_is_not_said_to_be_cheaper(criteria: dict[str, float]) -> None:
+    idle = made("a", 1, None, None, requests=0, state="planned", valid="INCONCLUSIVE")
+    found = decided(idle, made("b", 1, 1.0, 40.0), criteria=criteria)
+    assert (found.winner, found.kept_out) == ("b/p/closed-1/0", ())
+    assert len(said(found)) == 1
 
 
 def test_where_nothing_can_be_trusted_nothing_is_nearest_either() -> None:

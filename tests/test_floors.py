@@ -19,7 +19,7 @@ FLOORS = [
     ["config"],
     ["plan"],
     ["cluster"],
-    ["manifest", "targets"],
+    ["manifest", "targets", "selftest"],
     ["run", "rehearsal"],
     ["playbill"],
     ["cli"],

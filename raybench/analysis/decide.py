@@ -16,7 +16,7 @@ NAMES = {"error_rate": "error rate", PRICE: "cost", "latency_mean": "latency"}
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """A piece of a sentence; the report escapes it, sets what is strong in bold and may shorten an experiment's name."""
+    """A piece of a sentence; the report escapes it, sets what is strong in bold, may shorten an experiment's name."""
 
     text: str
     strong: bool = False
@@ -74,7 +74,8 @@ def decide(trials: pa.Table, criteria: Mapping[str, float], payload: str | None 
     here = [setting for setting in everything if setting.payload == asked]
     passing, nearest = passing_and_nearest(here)
     winner = passing[0] if passing else None
-    cheaper = [s for s in here if s.played and not (s.missed or s.counts) and (winner is None or s.rank < winner.rank)]
+    kept_out = [s for s in here if s.played and not (s.missed or s.counts)]
+    cheaper = [s for s in kept_out if winner is None or s.rank < winner.rank]
     close = [other for other in passing[1:] if winner and _as_cheap(winner, other)]
     return Decision(
         payload=asked,
@@ -198,7 +199,8 @@ def criterion_name(criterion: str) -> str:
 def _number(state: State) -> str:
     if state.criterion == "error_rate":
         return percent(state.value)
-    return f"${usd(state.value)}" if ALIASES.get(state.criterion, state.criterion) == PRICE else f"{seconds(state.value)} s"
+    costs = ALIASES.get(state.criterion, state.criterion) == PRICE
+    return f"${usd(state.value)}" if costs else f"{seconds(state.value)} s"
 
 
 def _latency(setting: Setting) -> str:

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raybench.analysis.metrics import Facts, Mask, Requests
+from raybench.analysis.metrics import Facts, Mask, Requests, Window
+from raybench.clock import NS_PER_S
 from raybench.rows import Outcome, Source
 
 DRIFT = 0.1
@@ -29,7 +30,8 @@ def facts(rows: Requests, summary: Facts, trial: Facts, experiment: Facts) -> di
         "missing_rows": _missing(rows, trial, experiment),
         "lost_actors": len(trial.get("lost") or ()),
     }
-    return told | _prompts(rows) | _clients(summary, trial) | {"steady": _steady(summary)}
+    carried = _carried(rows, summary, experiment) | _ceiling(experiment)
+    return told | _prompts(rows) | _clients(summary, trial) | carried | {"steady": _steady(summary)}
 
 
 def _true(rows: Requests, name: str) -> Mask:
@@ -119,6 +121,32 @@ def _clients(summary: Facts, trial: Facts) -> dict[str, Any]:
     start_s, lasts_s = summary.get("window_start_s"), summary.get("window_s")
     share = spent_s / (start_s + lasts_s) if spent_s is not None and start_s is not None and lasts_s else None
     return {"lag_p99_s": worst("lag_p99_ms", 1000), "lag_max_s": worst("lag_max_ms", 1000), "cpu_share": share}
+
+
+def _carried(rows: Requests, summary: Facts, experiment: Facts) -> dict[str, Any]:
+    """What a load actor carried in the window, on average: requests in flight, chunks a second."""
+    start_s, lasts_s = summary.get("window_start_s"), summary.get("window_s")
+    if start_s is None or not lasts_s:
+        return {}
+    inside = Window(start_s * NS_PER_S, (start_s + lasts_s) * NS_PER_S)
+    shared_s = lasts_s * max(1, len(experiment.get("actors") or ()))
+    flown_s = float(inside.share(rows.sent_ns, rows.end_ns).sum()) / NS_PER_S
+    instants_ns = rows.table["chunk_ns"].combine_chunks().flatten().to_numpy()
+    came = int(((instants_ns >= inside.start_ns) & (instants_ns < inside.stop_ns)).sum())
+    return {"streams": flown_s / shared_s, "chunks_per_s": came / shared_s}
+
+
+def _ceiling(experiment: Facts) -> dict[str, Any]:
+    """What selftest found the weakest actor to carry; nothing where a slow simulator hid it."""
+    ceiling: Facts = experiment.get("ceiling") or {}
+    if not ceiling or ceiling["limit"] == "simulator":
+        return {}
+    error_ms = ceiling["error_ms"]
+    return {
+        "ceiling_streams": ceiling["streams"],
+        "ceiling_chunks_per_s": ceiling["chunks_per_s"],
+        "ceiling_error_s": None if error_ms is None else error_ms / 1000,
+    }
 
 
 def _steady(summary: Facts) -> bool | None:

@@ -49,5 +49,6 @@ def _failures(failures: pa.Table, repeated: Mapping[str, str]) -> pa.Table:
         key = tuple(line[name] for name in ("trial_id", "outcome", "error_code", "error_message"))
         if (same := kinds.setdefault(key, line)) is not line:
             same["requests"] += line["requests"]
-            same["first_s"], same["last_s"] = min(same["first_s"], line["first_s"]), max(same["last_s"], line["last_s"])
+            same["first_s"] = min(same["first_s"], line["first_s"])
+            same["last_s"] = max(same["last_s"], line["last_s"])
     return pa.Table.from_pylist(list(kinds.values()), FAILURES)

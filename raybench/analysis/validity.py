@@ -22,6 +22,9 @@ LATE_SLOTS = 5
 LAG_MAX_S, LAG_MAX_SHARE = 0.15, 0.1
 """The longest delay of the client's event loop may be so long, or this share of what a request takes."""
 
+SLACK = 0.01
+"""Of a stream: what arithmetic may add to a load that is just as large as its ceiling."""
+
 BUSY = 0.9
 """CPU seconds a second above which a client process may be the bottleneck."""
 
@@ -84,18 +87,44 @@ def _usual_s(summary: Facts) -> float:
     return summary.get("service_latency_p50") or summary.get("service_latency_mean") or 0.0
 
 
+LESS_PER_ACTOR = "use more load actors, a quieter machine, or less load per core"
+
+
 def _client_lag(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
-    usual_s, remedy = _usual_s(summary), "use more load actors, a quieter machine, or less load per core"
+    """What the load actors noticed of themselves in the trial; else what selftest had found before."""
+    yield from tuple(_lagged(summary)) or _over_ceiling(summary)
+
+
+def _lagged(summary: Facts) -> Iterator[Reason]:
+    usual_s = _usual_s(summary)
     for column, floor_s, share in (("lag_p99_s", LATE_S, LATE_SHARE), ("lag_max_s", LAG_MAX_S, LAG_MAX_SHARE)):
         lag_s = summary.get(column)
         if lag_s is not None and lag_s > max(floor_s, share * usual_s):
             name = "p99" if column == "lag_p99_s" else "at worst"
             text = f"the client's event loop woke {lag_s * 1000:,.0f} ms late ({name}): its stamps are as late"
-            yield Reason("client_lag", text, remedy, Valid.INVALID)
+            yield Reason("client_lag", text, LESS_PER_ACTOR, Valid.INVALID)
             return
     if (summary.get("cpu_share") or 0) > BUSY:
         text = f"a load actor used {summary['cpu_share']:.0%} of a core: the client may be the bottleneck"
-        yield Reason("client_lag", text, remedy, Valid.INVALID)
+        yield Reason("client_lag", text, LESS_PER_ACTOR, Valid.INVALID)
+
+
+def _over_ceiling(summary: Facts) -> Iterator[Reason]:
+    """More than an actor carries, both in streams and in chunks: many streams of few chunks are little work.
+
+    Where selftest saw by how much the stamps are then late, and that is small beside a request, it is a remark.
+    """
+    streams, most = summary.get("streams") or 0.0, summary.get("ceiling_streams")
+    chunks, most_chunks = summary.get("chunks_per_s") or 0.0, summary.get("ceiling_chunks_per_s") or 0.0
+    if most is None or streams <= most + SLACK or chunks <= most_chunks:
+        return
+    text = f"a load actor held {streams:,.1f} streams of {chunks:,.0f} chunks/s together; selftest vouches for "
+    text += f"{most:,.0f} of {most_chunks:,.0f}"
+    error_s, makes = summary.get("ceiling_error_s"), Valid.INVALID
+    if error_s is not None:
+        text += f", and saw stamps {error_s * 1000:,.0f} ms late (p99) above that"
+        makes = Valid.VALID if error_s <= LATE_SHARE * _usual_s(summary) else Valid.INVALID
+    yield Reason("client_lag", text, LESS_PER_ACTOR, makes)
 
 
 def _late_starts(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:

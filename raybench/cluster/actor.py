@@ -67,6 +67,12 @@ class LoadActor:
     def __repr__(self) -> str:
         return f"LoadActor({self.post.name})"
 
+    @property
+    def t0_ns(self) -> int:
+        """T0 of the trial played last, on this host's monotonic clock."""
+        assert self._attack is not None
+        return self._attack.t0_ns
+
     def ready(self) -> dict[str, Any]:
         """Who and where this actor is."""
         return {"actor": self.post.name, "host": self.host, "pid": os.getpid(), "cpus": os.cpu_count()}

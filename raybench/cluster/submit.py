@@ -7,6 +7,7 @@ the job's own log, as framed lines that are not shown, so `attach` finds it ther
 import asyncio
 import base64
 import io
+import logging
 import os
 import shlex
 import shutil
@@ -32,6 +33,13 @@ FRAME_BYTES = 3000
 STOP_WAIT_S = 600
 """How long Ray waits between asking a job to stop and killing it: requests in flight, then the report."""
 
+CHATTER = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+"""Loggers of Ray that tell each step of a submission; our own lines do."""
+
 
 def submit(config: Config, address: str, out: Path, screen: Screen) -> int:
     """Runs `config` as a job of the cluster behind `address`, brings its run directory to `out`.
@@ -51,7 +59,10 @@ def submit(config: Config, address: str, out: Path, screen: Screen) -> int:
 def attach(job: str, address: str, out: Path, screen: Screen) -> int:
     """Follows a job that was submitted before, from its first line, and ends as `submit` does."""
     _free(out)
-    return _fetch(_client(address), job, out, screen)
+    client = _client(address)
+    with _cluster_errors(f"no job {job!r} at {address}"):
+        client.get_job_info(job)
+    return _fetch(client, job, out, screen)
 
 
 def stop(job: str, address: str) -> None:
@@ -107,7 +118,7 @@ def unpack(frames: Iterable[str], out: Path) -> None:
         try:
             data = b"".join(base64.b64decode(frame.removeprefix(FRAME), validate=True) for frame in frames)
             with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
-                tar.extractall(fetched, filter=_only_files)
+                tar.extractall(fetched, filter=_only_files)  # noqa: S202
         except (ValueError, EOFError, OSError, tarfile.TarError) as error:
             raise InfrastructureError(f"the run directory did not come back whole: {error}") from None
         fetched.rename(out)
@@ -130,7 +141,10 @@ def _client(address: str) -> "JobSubmissionClient":
     from ray.job_submission import JobSubmissionClient
 
     with _cluster_errors(f"no Ray jobs at {address}"):
-        return JobSubmissionClient(address)
+        client = JobSubmissionClient(address)
+    for name in CHATTER:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return client
 
 
 @contextmanager

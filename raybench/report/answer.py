@@ -21,8 +21,9 @@ class Said:
 def verdict(view: View) -> list[Said]:
     """The decision's own sentences, and what in the winner's favour is not certain."""
     first = "pass" if view.winner else "none"
+    labels = {name: found.label for name, found in view.configurations.items()}
     said = [
-        Said("unsure" if place else first, sentences.emphasized(sentence))
+        Said("unsure" if place else first, sentences.emphasized(sentence, labels))
         for place, sentence in enumerate(view.decision.sentences)
     ]
     doubts = (

@@ -1,5 +1,6 @@
 """What the report knows of each trial: its summary row, whose it is, and how it stands against the criteria."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -103,7 +104,8 @@ class Cell:
         if not self.valid:
             return "not counted: INVALID"
         if not self.counted:
-            return "not counted: " + ("inconclusive" if self.row["state"] == "done" else "unfinished")
+            cut = "unfinished" if self.setting.played else "never played"
+            return "not counted: " + ("inconclusive" if self.row["state"] == "done" else cut)
         if not self.setting.states:
             return "no criteria"
         return {
@@ -118,9 +120,8 @@ class Cell:
         return next((state for state in self.setting.states if state.criterion == criterion), None)
 
 
-def cells(decision: Decision, manifest: Mapping[str, Any]) -> list[Cell]:
+def cells(decision: Decision, manifest: Mapping[str, Any], named: Mapping[str, Configuration]) -> list[Cell]:
     """One cell per setting: experiments and data sets in the order of the config, then rising load."""
-    named = configurations(manifest)
     experiments, payloads = list(named), [payload["name"] for payload in manifest["payloads"]]
     found = [Cell(setting, named[setting.row["experiment"]]) for setting in decision.settings.values()]
     found.sort(
@@ -144,8 +145,8 @@ def payload_label(payload: object) -> str:
     return clean(str(payload).removeprefix("payload_").removesuffix(".jsonl"))
 
 
-def configurations(manifest: Mapping[str, Any]) -> dict[str, Configuration]:
-    """Experiment -> how the report names and colours it, in the order of the config.
+def configurations(manifest: Mapping[str, Any], chosen: Sequence[str]) -> dict[str, Configuration]:
+    """Experiment -> how the report names and colours it, in the order of the config; those not chosen are grey.
 
     The instance type is the label where it tells the experiments apart; else the name without its common beginning.
     """
@@ -162,12 +163,29 @@ def configurations(manifest: Mapping[str, Any]) -> dict[str, Configuration]:
             experiment=experiment["name"],
             label=label,
             name=clean(name, 120),
-            colour=palette.series(place),
+            colour=palette.series(chosen.index(experiment["name"])) if experiment["name"] in chosen else "mute",
             instance_type=clean(experiment["instance_type"]),
             simulated=bool(experiment["simulated"]),
         )
-        for place, (experiment, name, label) in enumerate(zip(experiments, names, labels, strict=True))
+        for experiment, name, label in zip(experiments, names, labels, strict=True)
     }
+
+
+def chosen(decision: Decision, manifest: Mapping[str, Any]) -> list[str]:
+    """The experiments that charts with a panel each have room for, in the order of the config.
+
+    Those that come nearest to the answer: by the price of what passes on the data set decided, then the others.
+    """
+    names = [experiment["name"] for experiment in manifest["experiments"]]
+    if len(names) <= palette.SERIES:
+        return names
+    prices = {name: (2, 0.0) for name in names}
+    for found in decision.recommendations:
+        best = found.trial_id or found.nearest
+        if found.payload == decision.payload and best is not None:
+            price = decision.settings[best].row["price_per_10k_txn"]
+            prices[found.experiment] = (0 if found.trial_id else 1, math.inf if price is None else price)
+    return sorted(sorted(names, key=lambda name: prices[name])[: palette.SERIES], key=names.index)
 
 
 def _told_apart(labels: list[str]) -> list[str]:

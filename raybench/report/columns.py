@@ -69,7 +69,7 @@ def price(cells: Sequence[Cell], latency: str, criterion: str | None) -> Rows:
             continue
         moved = (criterion, "cost_per_10k")
         rows.append(
-            _identity(cell)
+            identity(cell)
             | {
                 "latency_s": row[latency],
                 "latency_low_s": row.get(f"{latency}_low"),
@@ -99,7 +99,7 @@ def saturation(cells: Sequence[Cell]) -> Rows:
         for cell in line:
             row, ideal = cell.row, per_level * cell.level
             rows.append(
-                _identity(cell)
+                identity(cell)
                 | {
                     "per_min": row["transactions_per_minute"],
                     "per_min_low": row.get("transactions_per_minute_low"),
@@ -123,7 +123,7 @@ def percentiles(cells: Sequence[Cell], curves: pa.Table) -> Rows:
         if cell is None or point["latency_s"] is None or not math.isfinite(point["latency_s"]):
             continue
         rows.append(
-            _identity(cell)
+            identity(cell)
             | {
                 "trial_id": cell.row["trial_id"],
                 "nines": -math.log10(1 - point["quantile"]),
@@ -145,7 +145,7 @@ def percentiles(cells: Sequence[Cell], curves: pa.Table) -> Rows:
 def error_rates(cells: Sequence[Cell]) -> Rows:
     """One row per setting: its error rate, the interval, and the counts; a grid without gaps."""
     rows = [
-        _identity(cell)
+        identity(cell)
         | {
             "error_rate": cell.row["error_rate"],
             "error_rate_low": cell.row.get("error_rate_low"),
@@ -175,7 +175,7 @@ def tokens(cells: Sequence[Cell], bins: pa.Table) -> Rows:
             continue
         bounds = ("prompt_tokens_low", "prompt_tokens_high", "latency_low_s", "latency_high_s")
         rows.append(
-            _identity(cell)
+            identity(cell)
             | {name: found[name] for name in bounds}
             | {
                 "requests": found["requests"],
@@ -188,7 +188,7 @@ def tokens(cells: Sequence[Cell], bins: pa.Table) -> Rows:
 def spread(cells: Sequence[Cell], curves: pa.Table) -> Rows:
     """The five quantiles of a box for each trial, from its percentile curve."""
     boxes = {0.05: "p05_s", 0.25: "p25_s", 0.5: "p50_s", 0.75: "p75_s", 0.95: "p95_s"}
-    rows = {cell.row["trial_id"]: _identity(cell) | dict.fromkeys(boxes.values()) for cell in cells if cell.valid}
+    rows = {cell.row["trial_id"]: identity(cell) | dict.fromkeys(boxes.values()) for cell in cells if cell.valid}
     for point in curves.to_pylist():
         name = boxes.get(round(point["quantile"], 6))
         if name is not None and point["trial_id"] in rows:
@@ -215,7 +215,7 @@ def errors(cell: Cell) -> str:
     return f"{cell.row['requests'] - cell.row['ok']:,} / {cell.row['requests']:,}"
 
 
-def _identity(cell: Cell) -> dict[str, Any]:
+def identity(cell: Cell) -> dict[str, Any]:
     return {
         "config": cell.configuration.label,
         "payload": cell.payload,

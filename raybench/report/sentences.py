@@ -107,10 +107,15 @@ def account(cell: Cell) -> str:
     return ", but ".join(part for part in (listed(passes), listed(misses_of(cell))) if part)
 
 
-def emphasized(sentence: Sequence[Phrase]) -> Markup:
-    """A sentence of the decision with its strong pieces in bold."""
+def emphasized(sentence: Sequence[Phrase], labels: Mapping[str, str]) -> Markup:
+    """A sentence of the decision with its strong pieces in bold and experiments by their labels."""
     strong, weak = Markup("<b>{}</b>"), Markup("{}")
-    return Markup("").join((strong if phrase.strong else weak).format(block(phrase.text)) for phrase in sentence)
+    return Markup("").join(
+        (strong if phrase.strong else weak).format(
+            labels.get(phrase.text, block(phrase.text)) if phrase.experiment else block(phrase.text)
+        )
+        for phrase in sentence
+    )
 
 
 def saturation(cells: Sequence[Cell]) -> str:
@@ -160,16 +165,3 @@ def misses(cells: Sequence[Cell], criteria: Mapping[str, float]) -> str:
 def _fails(cell: Cell, criterion: str) -> bool:
     state = cell.state(criterion)
     return state is not None and state.standing == "fail"
-
-
-def cost(experiments: Sequence[Mapping[str, Any]]) -> str:
-    """What the run cost, and what that leaves out."""
-    known = [experiment["cost_usd"] for experiment in experiments if experiment["cost_usd"] is not None]
-    if not known:
-        return "No price is known, so no cost is given."
-    pretend = " None of it was billed: simulated." if all(e["simulated"] for e in experiments) else ""
-    left = "" if len(known) == len(experiments) else " Experiments without a known price are left out."
-    return (
-        f"${usd(sum(known))} for the time the instances were held for the load, at their hourly price; "
-        f"deployment and idle time are not in it.{left}{pretend}"
-    )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raybench.report.cells import Cell, Configuration, cells, column, configurations, payload_label
+from raybench.report.cells import Cell, Configuration, cells, chosen, column, configurations, payload_label
 from raybench.report.inputs import Decision, Findings
 
 
@@ -64,6 +64,11 @@ class View:
         """The nearest miss, where there is no winner."""
         return self._of(self.decision.nearest)
 
+    @property
+    def shown(self) -> list[str]:
+        """Labels of the configurations that charts with a panel each have room for."""
+        return [found.label for found in self.configurations.values() if found.colour != "mute"]
+
     def choice(self, payload: str, experiment: str) -> tuple[Cell | None, Cell | None]:
         """The winner and the nearest miss of one configuration on one payload."""
         for found in self.decision.recommendations:
@@ -81,6 +86,7 @@ class View:
 
 def look(findings: Findings, decision: Decision, manifest: Mapping[str, Any]) -> View:
     """Joins what a report is made from; the data set asked about is the one decided."""
-    found = cells(decision, manifest)
+    shown = chosen(decision, manifest)
+    named = configurations(manifest, shown)
     payload = payload_label(decision.payload) if decision.payload else ""
-    return View(findings, decision, manifest, configurations(manifest), found, payload)
+    return View(findings, decision, manifest, named, cells(decision, manifest, named), payload)

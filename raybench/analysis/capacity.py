@@ -1,0 +1,53 @@
+"""What it takes to serve a demand: whole copies of a setting, their instances and dollars; and what the run cost."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+HEADROOM = 0.2
+"""The share of a copy's measured throughput that is kept free: demand comes unevenly, and a full queue only grows."""
+
+MONTH_H = 730
+DEMANDS = (1, 10, 100, 1_000, 10_000)
+"""Requests a minute that the table speaks of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """So many instances, and USD a month (None without a price), for a demand in requests a minute."""
+
+    demand: float
+    instances: int
+    usd_per_month: float | None
+
+
+def need(row: Mapping[str, Any], demand: float) -> Need | None:
+    """What a setting, a row of TRIALS, needs for a demand; None where it served nothing."""
+    served = row["transactions_per_minute"]
+    if not served:
+        return None
+    copies = max(1, math.ceil(demand / (served * (1 - HEADROOM))))
+    instances, price = copies * (row["instance_count"] or 1), row["price_per_hour"]
+    return Need(demand, instances, None if price is None else instances * price * MONTH_H)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What an endpoint cost while it was held for something."""
+
+    seconds: float
+    usd: float | None
+
+
+def spent(experiment: Mapping[str, Any]) -> dict[str, Held]:
+    """What an experiment of run.json cost: under load, and deploying and idle where it says how long those took."""
+    price, number = experiment["price_per_hour"], experiment["instance_count"] or 1
+    found = {}
+    if experiment["duration_s"] is not None:
+        found["load"] = Held(experiment["duration_s"], experiment["cost_usd"])
+    for what in ("deploy", "idle"):
+        seconds = experiment.get(f"{what}_s")
+        if seconds is not None:
+            found[what] = Held(seconds, None if price is None else seconds / 3600 * price * number)
+    return found

@@ -1,0 +1,133 @@
+"""Capacity and cost: what a demand takes, what tokens cost, and what the run itself cost."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raybench.analysis.capacity import DEMANDS, HEADROOM, Need, need, spent
+from raybench.report.cells import Cell, Configuration
+from raybench.report.columns import Rows
+from raybench.report.text import clean, count, listed, percent, usd
+from raybench.report.view import View
+
+CURVE = [10 ** (place / 24) for place in range(4 * 24 + 1)]
+"""The demands that the chart is drawn through, 1 to 10,000 requests a minute."""
+
+_WHAT = {"load": "under load", "deploy": "deploying", "idle": "idle"}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One configuration at the setting to choose, or its nearest miss, and what that needs for each demand."""
+
+    cell: Cell
+    passes: bool
+    needs: list[Need]
+
+
+def lines(view: View) -> list[Line]:
+    """One per configuration on the data set asked about, those that pass first, then by price of the last demand."""
+    found = []
+    for experiment in view.configurations:
+        winner, nearest = view.choice(view.payload_name, experiment)
+        cell = winner or nearest
+        needs = [need(cell.row, demand) for demand in DEMANDS] if cell else []
+        known = [one for one in needs if one is not None]
+        if cell is not None and known:
+            found.append(Line(cell, winner is not None, known))
+    return sorted(found, key=lambda line: (not line.passes, line.needs[-1].usd_per_month or 0.0))
+
+
+def cheapest(found: Sequence[Line], place: int) -> Line | None:
+    """The line that passes and costs least at a demand."""
+    known = [line for line in found if line.passes and line.needs[place].usd_per_month is not None]
+    return min(known, key=lambda line: line.needs[place].usd_per_month or 0.0, default=None)
+
+
+def steps(found: Sequence[Line]) -> Rows:
+    """USD a month over demand, as the chart draws it."""
+    rows: Rows = []
+    for line in found:
+        for demand in CURVE:
+            one = need(line.cell.row, demand)
+            if one is not None and one.usd_per_month is not None:
+                rows.append(
+                    {
+                        "config": line.cell.configuration.label,
+                        "level_text": line.cell.level_text,
+                        "demand": demand,
+                        "instances": one.instances,
+                        "usd": one.usd_per_month,
+                        "usd_text": f"${one.usd_per_month:,.0f}",
+                        "passes": line.passes,
+                        "first": demand == CURVE[0],
+                        "said": f"{line.cell.configuration.label}, {line.cell.level_text}"
+                        + ("" if line.passes else " · misses a criterion"),
+                    }
+                )
+    return rows
+
+
+def said(found: Sequence[Line]) -> str:
+    """How far one copy of the cheapest goes, and whether the cheapest changes with demand."""
+    best = [cheapest(found, place) for place in range(len(DEMANDS))]
+    known = [(demand, line) for demand, line in zip(DEMANDS, best, strict=True) if line is not None]
+    if not known:
+        return "No configuration meets every criterion with a price: broken lines show what the nearest misses cost."
+    demand, line = known[0]
+    most = line.cell.row["transactions_per_minute"] * (1 - HEADROOM)
+    text = (
+        f"One copy of {line.cell.configuration.label} at {line.cell.load_text} carries up to {most:,.0f} requests/min. "
+    )
+    names = list(dict.fromkeys(line.cell.configuration.label for _, line in known))
+    if len(names) == 1:
+        others = sum(line.passes for line in found) > 1
+        return text + ("It is the cheapest at every demand shown." if others else "Nothing else passes.")
+    changes = [f"{line.cell.configuration.label} at {demand:,}" for demand, line in known]
+    return text + f"Which is cheapest depends on the demand: {listed(changes)}."
+
+
+def rule() -> str:
+    """By which rule instances are counted."""
+    return (
+        f"Each configuration at its cheapest setting inside every limit, else at its nearest miss (broken line), with "
+        f"{percent(HEADROOM)} headroom, 730 hours a month, at the hourly price of the config. Whole copies only."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What one experiment cost for one thing."""
+
+    configuration: Configuration
+    instance: str
+    price: float | None
+    what: str
+    seconds: float | None
+    usd: float | None
+
+
+def run_cost(view: View) -> list[Spent]:
+    """What each experiment cost, under load and, where the manifest tells them, deploying and idle."""
+    found = []
+    for experiment in view.manifest["experiments"]:
+        number, kind = experiment["instance_count"], clean(experiment["instance_type"])
+        head = (view.configurations[experiment["name"]], kind if number == 1 else f"{number} × {kind}")
+        for what, held in spent(experiment).items():
+            found.append(Spent(*head, experiment["price_per_hour"], _WHAT[what], held.seconds, held.usd))
+    return found
+
+
+def run_cost_said(found: Sequence[Spent], experiments: Sequence[Mapping[str, Any]]) -> str:
+    """What the run cost, and what that leaves out."""
+    known = [one for one in found if one.usd is not None]
+    if not known:
+        return "No price is known, so no cost is given."
+    by = {what: sum(one.usd or 0 for one in known if one.what == what) for what in _WHAT.values()}
+    parts = [f"${usd(cost)} {what}" for what, cost in by.items() if any(one.what == what for one in known)]
+    text = f"The run itself: {listed(parts)}, at hourly prices."
+    if not any(one.what != _WHAT["load"] for one in known):
+        text += " Deployment and idle time are not known, and not in it."
+    without = sum(experiment["price_per_hour"] is None for experiment in experiments)
+    text += f" {count(without, 'experiment')} without a price left out." if without else ""
+    return text + (" None of it was billed: simulated." if all(e["simulated"] for e in experiments) else "")

@@ -1,0 +1,82 @@
+"""I, over time: the few trials whose course a reader would want to see, stretch by stretch."""
+
+from raybench.report.cells import Cell
+from raybench.report.columns import SHARES, Rows
+from raybench.report.text import count, listed
+from raybench.report.view import View
+
+TRIALS = 8
+
+
+def trials(view: View) -> list[Cell]:
+    """At most so many: what the answer rests on, then what is not steady, then each highest load."""
+    wanted: list[Cell] = [cell for cell in (view.winner, view.nearest) if cell is not None]
+    for experiment in view.configurations:
+        wanted += [cell for cell in view.choice(view.payload_name, experiment) if cell is not None]
+    wanted += [cell for cell in view.asked if cell.row["steady"] is False]
+    highest = {cell.configuration.label: cell for cell in sorted(view.asked, key=lambda cell: cell.level)}
+    wanted += [*highest.values(), *view.asked]
+    there = set(view.findings.over_time["trial_id"].to_pylist())
+    found: list[Cell] = []
+    for cell in wanted:
+        if cell.row["trial_id"] in there and cell not in found:
+            found.append(cell)
+    return found[:TRIALS]
+
+
+def name(cell: Cell) -> str:
+    """How the menu calls a trial; of repeats the first is shown."""
+    several = len(cell.setting.trial_ids)
+    repeat = f", repeat 1 of {several}" if several > 1 else ""
+    return f"{cell.configuration.label}, {cell.load_text}{repeat}"
+
+
+def stretches(view: View) -> Rows:
+    """What ended in each stretch of these trials, a second, and the latency of it."""
+    names = {cell.row["trial_id"]: name(cell) for cell in trials(view)}
+    columns = ("from_s", "to_s", "completed_per_s", "failed_per_s", "p50_s", "p95_s")
+    return [
+        {"trial": names[line["trial_id"]]}
+        | {column: line[column] for column in columns}
+        | {"middle_s": (line["from_s"] + line["to_s"]) / 2}
+        for line in view.findings.over_time.to_pylist()
+        if line["trial_id"] in names
+    ]
+
+
+def density(view: View) -> Rows:
+    """Where the latencies of each stretch fall, by share of its requests."""
+    names = {cell.row["trial_id"]: name(cell) for cell in trials(view)}
+    columns = ("from_s", "to_s", "latency_low_s", "latency_high_s", "requests")
+    return [
+        {"trial": names[line["trial_id"]]}
+        | {column: line[column] for column in columns}
+        | {"share_text": next(text for below, text in SHARES if line["share"] < below)}
+        for line in view.findings.density.to_pylist()
+        if line["trial_id"] in names
+    ]
+
+
+def warm_ups(view: View) -> Rows:
+    """Where each trial's measuring window starts and ends, in seconds since T0."""
+    rows: Rows = []
+    for cell in trials(view):
+        start, lasts = cell.row["window_start_s"], cell.row["window_s"]
+        several = len(cell.setting.trial_ids)
+        if start is not None and lasts is not None:
+            rows.append({"trial": name(cell), "start_s": 0.0, "warm_s": start, "stop_s": start + lasts / several})
+    return rows
+
+
+def said(view: View) -> str:
+    """Which trials drift, of those long enough to tell."""
+    told = [cell for cell in view.cells if cell.row["steady"] is not None]
+    off = [cell for cell in told if not cell.row["steady"]]
+    head = "A trial is only worth a number if it is steady: look for drift, steps and bursts after the warm-up."
+    if not told:
+        return f"{head} No trial was long enough to test for drift."
+    if not off:
+        return f"{head} None of {count(len(told), 'trial')} long enough to tell drifts."
+    names = [f"{cell.configuration.label}, {cell.payload}, {cell.load_text}" for cell in off[:3]]
+    more = f" and {len(off) - 3} more" if len(off) > 3 else ""
+    return f"{head} {len(off)} of {count(len(told), 'trial')} long enough to tell: {listed(names)}{more}."

@@ -1,0 +1,231 @@
+"""`raybench selftest`: how wrong this machine's own stamps are, and how many streams a load actor carries.
+
+Every load actor plays a simulator on its own host, all at the same time, a ladder of streams of 50 chunks a second
+each. An actor's ceiling is the highest rung on which the first token's stamps are at most 5 ms late (p99). A rung
+that failed while its simulator was short of CPU says nothing about the client. Simulators share the cores with the
+actors, so what is found is at worst too strict.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raybench.client.target import Target
+from raybench.cluster import environment
+from raybench.cluster.calibration import CHUNKS_PER_S, ERROR_MS, NAME, Figures, Rung
+from raybench.cluster.monitor import Screen
+from raybench.cluster.part import Post
+from raybench.plan import Plan, aligned
+
+if TYPE_CHECKING:
+    from raybench.cluster.fleet import Crew
+
+LADDER = (1, 16, 64, 128)
+FULL_S, SHORT_S = 1.5, 0.75
+ATTEMPTS = 2
+"""How often a rung is tried: what else the machine does can only make a stamp later."""
+
+MOST_STREAMS, UNBOUNDED = 256, 128
+"""Before a run: the most streams that are tried, and those that an open load without a bound is taken for."""
+
+STEP_DOWN, STEPS_DOWN = 4, 2
+"""Then from the run's own load down, so many times fewer streams, so many times."""
+
+
+class Limit(StrEnum):
+    """What stands above a ceiling: the client's own failure, a simulator too slow to tell, or nothing tried."""
+
+    CLIENT = "client"
+    SIMULATOR = "simulator"
+    UNTESTED = "untested"
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """What an actor carries: `streams` and the chunks a second that they were; `error_ms` is the p99 error of the
+    first token on the lowest rung above that the client failed."""
+
+    streams: int
+    chunks_per_s: float
+    limit: Limit
+    error_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One actor: where it stands, and the best attempt at every rung it played, fewest streams first."""
+
+    experiment: str
+    actor: str
+    host: str
+    rungs: tuple[Figures, ...]
+
+    @property
+    def ceiling(self) -> Ceiling:
+        """The highest rung that passed; 0 streams where none did."""
+        passed = [rung for rung in self.rungs if rung.passes]
+        best = max(passed, key=lambda rung: rung.streams, default=None)
+        above = [rung for rung in self.rungs if best is None or rung.streams > best.streams]
+        streams, chunks_per_s = (best.streams, best.chunks_per_s) if best else (0, 0.0)
+        for rung in above:
+            if rung.simulator_kept_up:
+                return Ceiling(streams, chunks_per_s, Limit.CLIENT, rung.ttft.p99_ms)
+        return Ceiling(streams, chunks_per_s, Limit.SIMULATOR if above else Limit.UNTESTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Selftest:
+    """What every actor measured of itself."""
+
+    actors: tuple[Measured, ...]
+
+    @property
+    def ceiling(self) -> Ceiling:
+        """That of the weakest actor; one that the client failed counts before one that a slow simulator hid."""
+        limits = tuple(Limit)
+        return min(
+            (each.ceiling for each in self.actors), key=lambda found: (limits.index(found.limit), found.streams)
+        )
+
+    def of(self, experiment: str) -> "Selftest":
+        """What the actors of one experiment measured."""
+        return Selftest(tuple(measured for measured in self.actors if measured.experiment == experiment))
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values, for run.json and `--json`."""
+        actors = [asdict(measured) | {"ceiling": asdict(measured.ceiling)} for measured in self.actors]
+        return {"error_ms": ERROR_MS, "stream_chunks_per_s": CHUNKS_PER_S, "actors": actors}
+
+
+def selftest(actors: int, address: str, screen: Screen) -> Selftest:
+    """Measures `actors` load actors, all at once, on the Ray cluster at `address`; ClusterError if there is none."""
+    environment.prepare(local=address == "local")
+    from raybench.cluster import fleet
+
+    nobody = Target("http://127.0.0.1:9", NAME, "us-west-2")
+    screen.say("starting Ray" if address == "local" else f"joining Ray at {address}")
+    with fleet.cluster(address):
+        crew = fleet.Crew([Post(NAME, index, actors, nobody, {}, Path()) for index in range(actors)])
+        screen.say(f"measuring up to {LADDER[-1]} streams on {actors} load actor{'s' if actors > 1 else ''}")
+        return _measure([crew], _up(LADDER))
+
+
+def before(crews: Sequence["Crew"], plan: Plan) -> Selftest:
+    """The short check of a run's own actors: at its largest load first, and lower only where that fails."""
+    actors = max(len(crew.posts) for crew in crews)
+    return _measure(crews, _down(min(MOST_STREAMS, largest(plan, actors))), until_passed=True)
+
+
+def note(found: Selftest, manifest: dict[str, Any]) -> None:
+    """Enters into run.json what was measured, and at each experiment the ceiling that its trials are judged by."""
+    manifest["selftest"] = found.as_dict()
+    for experiment in manifest["experiments"]:
+        experiment["ceiling"] = asdict(found.of(experiment["name"]).ceiling)
+
+
+def largest(plan: Plan, actors: int) -> int:
+    """The most streams that one of `actors` is planned to hold."""
+    return max(-(-(trial.max_in_flight or UNBOUNDED) // actors) for trial in plan.trials)
+
+
+def _up(ladder: Iterable[int]) -> "Way":
+    return ((Rung(streams, FULL_S), ATTEMPTS) for streams in ladder)
+
+
+def _down(streams: int) -> "Way":
+    for step in range(1 + STEPS_DOWN):
+        yield Rung(streams, SHORT_S), 1 if step else ATTEMPTS
+        if streams == 1:
+            return
+        streams = max(1, streams // STEP_DOWN)
+
+
+Way = Iterator[tuple[Rung, int]]
+"""Rungs in the order they are played, each with how often it is tried at most."""
+
+Play = Callable[[Rung], Sequence[Figures]]
+"""Plays a rung on every actor at once."""
+
+
+def _measure(crews: Sequence["Crew"], way: Way, *, until_passed: bool = False) -> Selftest:
+    from raybench.cluster.fleet import together
+
+    posts = [post for crew in crews for post in crew.posts]
+    try:
+        hosts = together(crews, "calibrate")
+        climbed = climb(way, lambda rung: together(crews, "climb", rung), until_passed=until_passed)
+    finally:
+        together(crews, "calibrated")
+    names = [(post.experiment, post.name) for post in posts]
+    return Selftest(tuple(Measured(*name, *found) for name, *found in zip(names, hosts, climbed, strict=True)))
+
+
+def climb(way: Way, play: Play, *, until_passed: bool) -> list[tuple[Figures, ...]]:
+    """What each actor measured on each rung, fewest streams first; `until_passed` ends once all pass a rung."""
+    played: list[list[Figures]] = []
+    for rung, attempts in way:
+        best = list(play(rung))
+        for _ in range(attempts - 1):
+            if all(each.passes for each in best):
+                break
+            best = [min(pair, key=_badness) for pair in zip(best, play(rung), strict=True)]
+        played.append(best)
+        if until_passed and all(each.passes for each in best):
+            break
+    played.sort(key=lambda rung: rung[0].streams)
+    return list(zip(*played, strict=True))
+
+
+def _badness(figures: Figures) -> tuple[bool, float]:
+    return not figures.passes, figures.ttft.p99_ms if figures.ttft.p99_ms is not None else math.inf
+
+
+_ERRORS = ("TTFT p50", "p99", "max", "chunk p50", "p99", "max", "end p99")
+_RATES = ("late p99", "planned/s", "sent/s", "chunks/s", "core", "simulator's", "")
+
+
+def line(found: Selftest) -> str:
+    """The figures in one line: those of the actor with the largest error at its largest load."""
+    worst = max((each.rungs[-1] for each in found.actors), key=lambda rung: rung.ttft.p99_ms or math.inf)
+    late = "unknown" if worst.ttft.p99_ms is None else f"{worst.ttft.p99_ms:.1f} ms"
+    said = (
+        f"first tokens are stamped {late} late (p99), {worst.streams} streams of {CHUNKS_PER_S:g} chunks/s an actor"
+    )
+    return said if worst.passes else f"{said}: {_blame(worst)}"
+
+
+def text(found: Selftest) -> str:
+    """The figures for people: a line per rung and actor, and a sentence for each actor."""
+    head = ("actor", "host", "streams", *_ERRORS, *_RATES)
+    lines = [head, *(_cells(each, rung) for each in found.actors for rung in each.rungs)]
+    errors = "Errors of the client's stamps in ms (client - server); a core is the share of one that a process used."
+    return "\n".join((errors, "", *aligned(lines), "", *map(_sentence, found.actors)))
+
+
+def _cells(each: Measured, rung: Figures) -> tuple[str, ...]:
+    ttft, chunk, end = rung.ttft, rung.chunk, rung.end
+    errors = (ttft.p50_ms, ttft.p99_ms, ttft.max_ms, chunk.p50_ms, chunk.p99_ms, chunk.max_ms, end.p99_ms)
+    late = "-" if rung.lateness_p99_ms is None else f"{rung.lateness_p99_ms:.2f}"
+    rates = (f"{rung.planned_per_s:.1f}", f"{rung.sent_per_s:.1f}", f"{rung.chunks_per_s:,.0f}")
+    shares = (f"{rung.cpu_share:.0%}", f"{rung.simulator_cpu_share:.0%}")
+    shown = ("-" if ms is None else f"{ms:.2f}" for ms in errors)
+    said = "ok" if rung.passes else _blame(rung)
+    return (each.actor, each.host, str(rung.streams), *shown, late, *rates, *shares, said)
+
+
+def _blame(rung: Figures) -> str:
+    return "client too slow" if rung.simulator_kept_up else "simulator too slow to tell"
+
+
+def _sentence(each: Measured) -> str:
+    ceiling = each.ceiling
+    above = {
+        Limit.CLIENT: "more are too many for one actor here: use more actors",
+        Limit.SIMULATOR: "above that the simulator did not keep up, which says nothing about the client",
+        Limit.UNTESTED: "more were not tried",
+    }[ceiling.limit]
+    within = f"{ceiling.streams} streams with first tokens at most {ERROR_MS:g} ms late (p99)"
+    return f"{each.actor} carries {within if ceiling.streams else 'no stream so'}; {above}."

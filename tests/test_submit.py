@@ -1,0 +1,389 @@
+"""`raybench submit`: what it packs, what it takes back, and a whole job on a head of its own with a token."""
+
+import base64
+import io
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from raybench.cluster.submit import FRAME, pack, ship, unpack
+from raybench.config import load_config
+from raybench.errors import InfrastructureError, InputError
+from raybench.rundir import RunDir
+
+CONFIG = """\
+name: tiny
+experiments:
+  - {{name: fast, instance_type: ml.g5.xlarge, endpoint: {endpoint}, route: stream, price_per_hour: 1.0}}
+payloads:
+  - {{name: short, dataset: {dataset}, tokens: [1, 500]{template}}}
+loads:
+  - {{kind: closed, concurrency: 2, {length}, warmup: 200ms}}
+"""
+SIMULATED = "{simulate: fixed, overrides: {ttft_s: 0.03, itl_s: 0.005, tokens: 8}}"
+SYNTHETIC = "{synthetic: {prompts: 500, tokens: [10, 30]}}"
+
+
+def config(
+    folder: Path,
+    *,
+    endpoint: str = SIMULATED,
+    dataset: str = SYNTHETIC,
+    template: str = "",
+    length: str = "requests: 60",
+) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "tiny.yaml"
+    path.write_text(CONFIG.format(endpoint=endpoint, dataset=dataset, template=template, length=length))
+    return path
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def prompts(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('{"prompt": "Say something about the sea."}\n')
+    return path
+
+
+def test_the_package_is_the_config_and_the_files_it_names_and_nothing_else(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    prompts(home / "data" / "prompts.jsonl")
+    for secret in (".env", ".aws/credentials", "configs/.netrc", "data/other.jsonl", ".ray/auth_token"):
+        (home / secret).parent.mkdir(parents=True, exist_ok=True)
+        (home / secret).write_text("CANARY")
+    written = config(home / "configs", dataset="{jsonl: ../data/prompts.jsonl}")
+    entry = pack(load_config(written), tmp_path / "package")
+    assert entry == Path("configs/tiny.yaml")
+    packed = files(tmp_path / "package")
+    assert sorted(packed) == ["configs/tiny.yaml", "data/prompts.jsonl"]
+    assert packed["configs/tiny.yaml"] == written.read_bytes()
+
+
+def test_the_package_stands_on_its_own(tmp_path: Path) -> None:
+    prompts(tmp_path / "home" / "data" / "prompts.jsonl")
+    written = config(tmp_path / "home" / "configs", dataset="{jsonl: ../data/prompts.jsonl}")
+    entry = pack(load_config(written), tmp_path / "package")
+    shutil.rmtree(tmp_path / "home")
+    assert load_config(tmp_path / "package" / entry).name == "tiny"
+
+
+def test_a_path_that_only_this_machine_has_is_refused(tmp_path: Path) -> None:
+    path = prompts(tmp_path / "elsewhere" / "prompts.jsonl")
+    written = config(tmp_path / "home", dataset=f"{{jsonl: {path}}}")
+    with pytest.raises(InputError, match=r"prompts\.jsonl: is a path of this machine; a path relative to the config"):
+        pack(load_config(written), tmp_path / "package")
+
+
+def test_a_link_is_packed_as_the_file_it_leads_to(tmp_path: Path) -> None:
+    path = prompts(tmp_path / "store" / "v1" / "prompts.jsonl")
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "prompts.jsonl").symlink_to(path)
+    pack(load_config(config(home, dataset="{jsonl: prompts.jsonl}")), tmp_path / "package")
+    copy = tmp_path / "package" / "prompts.jsonl"
+    assert not copy.is_symlink()
+    assert copy.read_bytes() == path.read_bytes()
+
+
+def test_what_is_shipped_comes_back_whole_and_the_simulators_truth_stays(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    (made / "requests" / "experiment=a%2Fb").mkdir(parents=True)
+    (made / "run.json").write_text("{}")
+    (made / "requests" / "experiment=a%2Fb" / "part-0000.parquet").write_bytes(os.urandom(100_000))
+    (made / "truth.jsonl").write_text("what the server did")
+    lines = list(ship(made))
+    assert all(line.startswith(FRAME) and len(line) < 5000 for line in lines)
+    unpack(lines, tmp_path / "out")
+    expected = files(made)
+    del expected["truth.jsonl"]
+    assert files(tmp_path / "out") == expected
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def framed(*members: tarfile.TarInfo) -> list[str]:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for member in members:
+            tar.addfile(member, io.BytesIO(b"x" * member.size))
+    return [FRAME + base64.b64encode(buffer.getvalue()).decode()]
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname, made.size = kind, link, 1 if kind == tarfile.REGTYPE else 0
+    return made
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        member("../escaped"),
+        member("a/../../escaped"),
+        member("link", tarfile.SYMTYPE, "/etc/passwd"),
+        member("link", tarfile.SYMTYPE, "../escaped"),
+        member("link", tarfile.LNKTYPE, "good"),
+        member("fifo", tarfile.FIFOTYPE),
+        member("device", tarfile.CHRTYPE),
+    ],
+    ids=lambda hostile: f"{hostile.name}-{hostile.type.decode()}",
+)
+def test_a_member_that_is_not_a_file_below_the_run_directory_is_refused(
+    tmp_path: Path, hostile: tarfile.TarInfo
+) -> None:
+    with pytest.raises(InfrastructureError, match="did not come back whole"):
+        unpack(framed(member("good"), hostile), tmp_path / "inside" / "out")
+    assert files(tmp_path) == {}, "nothing is left, inside or out"
+
+
+def test_an_absolute_path_is_taken_below_the_run_directory(tmp_path: Path) -> None:
+    unpack(framed(member("/etc/raybench-hostile")), tmp_path / "out")
+    assert list(files(tmp_path)) == ["out/etc/raybench-hostile"]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 10])
+def test_lines_that_are_cut_short_leave_nothing(tmp_path: Path, cut: int) -> None:
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "rows").write_bytes(os.urandom(50_000))
+    lines = list(ship(made))
+    with pytest.raises(InfrastructureError, match="did not come back whole"):
+        unpack(lines[:cut], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@dataclass(frozen=True)
+class Head:
+    """A Ray head of this test alone."""
+
+    address: str
+    folder: Path
+    environ: Mapping[str, str]
+
+    def start(self, *words: str | Path, environ: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "raybench", *map(str, words), "--address", self.address]
+        return subprocess.Popen(
+            command,
+            env={**self.environ, **(environ or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def call(self, code: str, *words: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-c", code, self.address, *words]
+        return subprocess.run(command, env=self.environ, capture_output=True, text=True, timeout=120, check=False)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+PORTS = (
+    "port",
+    "dashboard-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "runtime-env-agent-port",
+    "node-manager-port",
+    "object-manager-port",
+    "ray-client-server-port",
+)
+UNSET = ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH", "RAY_API_SERVER_ADDRESS", "RAY_JOB_HEADERS")
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    folder = Path(tempfile.mkdtemp(prefix="rb-", dir="/tmp"))
+    environ = {
+        **{key: value for key, value in os.environ.items() if key not in UNSET},
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_enable_metrics_collection": "0",
+        "DASHBOARD_METRIC_PORT": "-1",
+        "AUTOSCALER_METRIC_PORT": "-1",
+        "AWS_ACCESS_KEY_ID": "AKIDTEST",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-west-2",
+    }
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    words = [f"--{name}={port}" for name, port in ports.items()]
+    words += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--temp-dir={folder / 'ray'}"]
+    words += ["--num-cpus=2", "--object-store-memory=200000000", "--block"]
+    log = (folder / "head.log").open("w")
+    ray = str(Path(sys.executable).parent / "ray")
+    started = subprocess.Popen(
+        [ray, "start", "--head", *words], env=environ, stdout=log, stderr=log, start_new_session=True
+    )
+    address = f"http://127.0.0.1:{ports['dashboard-port']}"
+    try:
+        with ended(started, folder):
+            wait_for_jobs(started, ports["dashboard-port"], folder)
+            yield Head(address, folder, environ)
+    finally:
+        log.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_for_jobs(started: "subprocess.Popen[bytes]", port: int, folder: Path) -> None:
+    """Until the dashboard takes connections; it is the last thing a head starts."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        assert started.poll() is None, (folder / "head.log").read_text()
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.2)
+    raise AssertionError((folder / "head.log").read_text())
+
+
+@contextmanager
+def ended(started: "subprocess.Popen[bytes]", folder: Path) -> Iterator[None]:
+    """Ends the head with the block, and by their pids the processes that still name its folder."""
+    try:
+        yield
+    finally:
+        started.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            started.wait(5)
+        for pid in of_folder(folder):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        started.kill()
+        started.wait()
+
+
+def of_folder(folder: Path) -> list[int]:
+    """The processes whose command line names `folder`, but for this one."""
+    pids = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with suppress(OSError):
+                if str(folder).encode() in (entry / "cmdline").read_bytes():
+                    pids.append(int(entry.name))
+    return pids
+
+
+def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=180)
+    return process.returncode, out, err
+
+
+STATUS = """\
+import sys
+from ray.job_submission import JobSubmissionClient
+info = JobSubmissionClient(sys.argv[1]).get_job_info(sys.argv[2])
+print(info.driver_exit_code, info.runtime_env, info.metadata)
+"""
+
+
+STOP = """\
+import sys
+from raybench.cluster.submit import stop
+stop(sys.argv[2], sys.argv[1])
+"""
+ATTACH = """\
+import sys
+from pathlib import Path
+from raybench.cluster.monitor import Screen
+from raybench.cluster.submit import attach
+sys.exit(attach(sys.argv[2], sys.argv[1], Path(sys.argv[3]), Screen()))
+"""
+
+
+def job_of(err: str) -> str:
+    return next(word for line in err.splitlines() if "submitted" in line for word in line.split() if "ray" in word)
+
+
+@pytest.mark.ray
+def test_a_job_is_followed_and_its_run_directory_and_exit_code_come_back(head: Head, tmp_path: Path) -> None:
+    prompts(tmp_path / "data" / "prompts.jsonl")
+    written = config(tmp_path / "configs", dataset="{jsonl: ../data/prompts.jsonl}")
+    code, out, err = finish(head.start("submit", written, "--out", tmp_path / "run"))
+    assert code in (0, 3), err
+    assert "1/1] fast short closed-2: 60 requests measured, 0 failed" in err
+    assert FRAME not in err
+    assert "Traceback" not in err
+    assert out == f"report: {tmp_path / 'run' / 'report.html'}\n"
+
+    (made,) = (path.parent for path in head.folder.glob("ray/session_2*/runtime_resources/**/run/run.json"))
+    expected = files(made)
+    truth = expected.pop("truth.jsonl").splitlines()
+    assert files(tmp_path / "run") == expected
+    manifest = json.loads((tmp_path / "run" / "run.json").read_text())
+    rows = RunDir(tmp_path / "run").requests(manifest["trials"][0]).to_pylist()
+    assert {row["request_id"] for row in rows} < {json.loads(line)["request_id"] for line in truth}
+    assert sum(row["phase"] == "measure" for row in rows) == 60
+    assert pq.read_table(tmp_path / "run" / "trials.parquet")["ok"].to_pylist() == [60]
+
+    told = head.call(STATUS, job_of(err)).stdout
+    assert told.startswith(f"{code} ")
+    assert head.environ["RAY_AUTH_TOKEN"] not in told + err + out
+
+
+@pytest.mark.ray
+def test_the_exit_code_of_a_job_that_fails_is_passed_on(head: Head, tmp_path: Path) -> None:
+    written = config(tmp_path, endpoint="{name: nobody, url: 'http://127.0.0.1:9'}")
+    code, _, err = finish(head.start("submit", written, "--out", tmp_path / "run"))
+    assert code == 5
+    assert "raybench: endpoint 'nobody'" in err
+    assert " INFO dashboard" not in err.replace("\t", " "), "Ray's own chatter stays away"
+    assert "Traceback" not in err
+
+
+@pytest.mark.ray
+def test_a_wrong_token_is_one_line_that_says_what_to_set(head: Head, tmp_path: Path) -> None:
+    process = head.start("submit", config(tmp_path), environ={"RAY_AUTH_TOKEN": "0" * 64})
+    code, _, err = finish(process)
+    assert code == 5
+    assert err.splitlines()[-1].startswith(f"raybench: no Ray jobs at {head.address}: it wants another token")
+    assert "Traceback" not in err
+
+
+@pytest.mark.ray
+def test_a_job_outlives_who_submitted_it_and_can_be_attached_to_and_stopped(head: Head, tmp_path: Path) -> None:
+    written = config(tmp_path, length="duration: 120s")
+    process = head.start("submit", written, "--out", tmp_path / "run")
+    assert process.stderr is not None
+    err = ""
+    for line in process.stderr:
+        err += line
+        if "measuring" in line:
+            break
+    os.kill(process.pid, signal.SIGINT)
+    code, _, rest = finish(process)
+    job = job_of(err)
+    assert code == 130
+    assert f"raybench attach {job}" in rest
+    assert head.call(STOP, job).returncode == 0
+    attached = head.call(ATTACH, job, str(tmp_path / "later"))
+    assert "InterruptedRunError: " + job in attached.stderr
+    assert "measuring" in attached.stderr, "the log from its first line"
+    assert attached.stdout == f"report: {tmp_path / 'later' / 'report.html'}\n"
+    assert json.loads((tmp_path / "later" / "run.json").read_text())["state"] == "interrupted"
