@@ -69,15 +69,25 @@ def submit(
 @app.command()
 def plan(
     config: ConfigFile,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Play it against its profiles in virtual time.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Validate CONFIG and print its trials, their time and their cost; touch nothing."""
+    from raybench import plan as plans
     from raybench.config import load_config
-    from raybench.plan import as_dict, matrix
-    from raybench.plan import plan as make
 
-    planned = make(load_config(config))
-    print(json.dumps(as_dict(planned), indent=1) if as_json else matrix(planned))
+    checked = load_config(config)
+    planned = plans.plan(checked)
+    if rehearse:
+        from raybench import playbill
+        from raybench.rehearsal import rehearse as play
+
+        rehearsal = play(checked, planned)
+        print(json.dumps(playbill.as_dict(rehearsal), indent=1) if as_json else playbill.text(rehearsal))
+    else:
+        print(json.dumps(plans.as_dict(planned), indent=1) if as_json else plans.matrix(planned))
 
 
 @app.command()

@@ -4,9 +4,12 @@ A Row is one planned request. Its instants are integer nanoseconds since the tri
 host's monotonic clock; nothing here subtracts two of them (`analysis/metrics.py` does).
 """
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from itertools import accumulate, chain
+from operator import attrgetter
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
@@ -211,15 +214,31 @@ REQUESTS = pa.schema(
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Row))
 
+values: Callable[[Row], tuple[Any, ...]] = attrgetter(*COLUMNS)
+"""A row's values in column order."""
+
 
 def requests_table(rows: Sequence[Row]) -> pa.Table:
     """Rows as an Arrow table of the REQUESTS schema, in the order given."""
-    columns = [pa.array([getattr(row, f.name) for row in rows], type=f.type) for f in REQUESTS]
-    return pa.Table.from_arrays(columns, schema=REQUESTS)
+    if not rows:
+        return REQUESTS.empty_table()
+    columns = zip(*map(values, rows), strict=True)
+    return pa.Table.from_arrays([_column(f, c) for f, c in zip(REQUESTS, columns, strict=True)], schema=REQUESTS)
 
 
-def row_from_values(values: Sequence[Any]) -> Row:
+def _column(field: pa.Field, column: Sequence[Any]) -> pa.Array:
+    """A column; lists of numbers go through one flat buffer, which is several times as fast."""
+    if not pa.types.is_list(field.type):
+        return pa.array(column, type=field.type)
+    kind = field.type.value_type
+    flat = array("q" if kind == pa.int64() else "i", chain.from_iterable(filter(None, column)))
+    ends = pa.array([0, *accumulate(len(each) if each else 0 for each in column)], type=pa.int32())
+    unknown = pa.array([each is None for each in column]) if None in column else None
+    return pa.ListArray.from_arrays(ends, pa.array(flat, type=kind), type=field.type, mask=unknown)
+
+
+def row_from_values(given: Sequence[Any]) -> Row:
     """The inverse of taking a Row's values in column order; a wrong number of them is a ValueError."""
-    if len(values) != len(COLUMNS):
-        raise ValueError(f"a row has {len(COLUMNS)} values, not {len(values)}")
-    return Row(*values)
+    if len(given) != len(COLUMNS):
+        raise ValueError(f"a row has {len(COLUMNS)} values, not {len(given)}")
+    return Row(*given)

@@ -7,7 +7,6 @@ name, synced and renamed: a reader finds the old file or the new one, never half
 
 import contextlib
 import json
-import operator
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,11 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raybench.errors import InputError, StorageError
-from raybench.rows import COLUMNS, REQUESTS, Row, requests_table, row_from_values
+from raybench.rows import REQUESTS, Row, requests_table, row_from_values, values
 
 PARTITIONS = ("experiment", "payload", "load")
-
-_values = operator.attrgetter(*COLUMNS)
 
 
 def default_path(name: str) -> Path:
@@ -46,7 +43,7 @@ class Segment:
 
     def append(self, row: Row) -> None:
         """Writes one row; StorageError if the disk did not take the whole line."""
-        body = orjson.dumps(_values(row))
+        body = orjson.dumps(values(row))
         line = b"%08x %s\n" % (zlib.crc32(body), body)
         try:
             written = os.write(self._fd, line)

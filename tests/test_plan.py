@@ -142,7 +142,7 @@ def test_a_percentile_that_so_few_requests_cannot_give_is_refused(planned: Plann
 
 
 def test_names_are_safe_for_every_file_system_and_unique() -> None:
-    for path in CONFIGS.glob("*.yaml"):
+    for path in set(CONFIGS.glob("*.yaml")) - set(CONFIGS.glob("cluster-*")):
         ids = [trial.trial_id for trial in plan(load_config(path)).trials]
         assert len(set(ids)) == len(ids)
         assert all(len(name) <= 240 and set(name).isdisjoint('/\\:*?"<>| \0') for name in ids)

@@ -132,7 +132,7 @@ def _carried(rows: Requests, summary: Facts, experiment: Facts) -> dict[str, Any
     shared_s = lasts_s * max(1, len(experiment.get("actors") or ()))
     flown_s = float(inside.share(rows.sent_ns, rows.end_ns).sum()) / NS_PER_S
     instants_ns = rows.table["chunk_ns"].combine_chunks().flatten().to_numpy()
-    came = int(((instants_ns >= inside.start_ns) & (instants_ns < inside.stop_ns)).sum())
+    came = int(((instants_ns > inside.start_ns) & (instants_ns <= inside.stop_ns)).sum())
     return {"streams": flown_s / shared_s, "chunks_per_s": came / shared_s}
 
 

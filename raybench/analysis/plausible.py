@@ -94,7 +94,9 @@ def _echo(rows: Sequence[Facts], asked: Asked) -> Iterator[Doubt]:
         beyond = most is not None and any(completion > most for *_, completion in longer)
         if follows or beyond:
             extra = [completion - prompt for _, prompt, completion in longer]
-            text = f"Completions are {min(extra):.0f}–{max(extra):.0f} tokens longer than their prompts, whatever the "
+            text = (
+                f"Completions are {min(extra):.0f}–{max(extra):.0f} tokens longer than their prompts, whatever the "
+            )
             text += "prompt: it is echoed, and counted as output."
             yield Doubt("echoed", tuple(row["trial_id"] for row, *_ in longer), text)
 

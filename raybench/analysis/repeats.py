@@ -1,6 +1,6 @@
 """Findings with repeats put together, so that what is drawn of a setting is what its row says."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,16 +8,15 @@ import pyarrow as pa
 
 from raybench.analysis import stats
 from raybench.analysis.reduce import CURVES, FAILURES, Findings
-from raybench.analysis.standing import Setting
 
 
-def together(findings: Findings, settings: Mapping[str, Setting]) -> Findings:
-    """Curves and failures of the settings, under the id of each one's first repeat.
+def together(findings: Findings, repeats: Mapping[str, Sequence[str]]) -> Findings:
+    """Curves and failures of settings, under the id of each one's first repeat; `repeats` maps that to them all.
 
     A quantile is the geometric mean of its repeats, as in the setting's row, and null where one repeat lacks it;
     its interval is that between repeats. Failures are added up. A timeline is one trial's, and stays so.
     """
-    repeated = {one: found.trial_id for found in settings.values() for one in found.trial_ids}
+    repeated = {one: first for first, each in repeats.items() for one in each}
     if all(one == first for one, first in repeated.items()):
         return findings
     return replace(

@@ -10,7 +10,7 @@ from raybench.analysis.metrics import Facts, Requests
 from raybench.clock import NS_PER_S
 
 MOST_STRETCHES = 30
-BINS_PER_DECADE = 10
+BINS_PER_DECADE = 20
 
 OVER_TIME = pa.schema(
     [
@@ -43,7 +43,8 @@ def timeline(rows: Requests, trial: Facts) -> tuple[pa.Table, pa.Table]:
     latency_s = rows.durations()["latency"]
     if not len(ended_s):
         return OVER_TIME.empty_table(), DENSITY.empty_table()
-    step_s = _step_s(float(ended_s.max()))
+    usual_s = float(np.median(latency_s[rows.ok])) if rows.ok.any() else 0.0
+    step_s = _step_s(max(float(ended_s.max()) / (MOST_STRETCHES - 1), usual_s))
     stretch = np.floor(ended_s / step_s).astype(np.int64)
     up = np.floor(np.log10(np.maximum(latency_s, 1e-9)) * BINS_PER_DECADE)
     lines: list[dict[str, Any]] = []
@@ -63,9 +64,9 @@ def timeline(rows: Requests, trial: Facts) -> tuple[pa.Table, pa.Table]:
     return pa.Table.from_pylist(lines, OVER_TIME), pa.Table.from_pylist(cells, DENSITY)
 
 
-def _step_s(whole_s: float) -> float:
-    """The least round length that cuts so long a trial into at most MOST_STRETCHES."""
-    least = max(whole_s / (MOST_STRETCHES - 1), 1e-3)
+def _step_s(least: float) -> float:
+    """The least round length that is not below `least`; a stretch shorter than a request would show its beat."""
+    least = max(least, 1e-3)
     if least > 10:
         rounds = (15, 20, 30, 60, 120, 300, 600, 1800, 3600)
         return float(next((step for step in rounds if step >= least), least))

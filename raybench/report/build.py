@@ -12,10 +12,8 @@ FILES = {
     "error_rates": "error_rates",
     "tokens_latency": "tokens_vs_latency",
     "load_latency": "concurrency_vs_inference_latency",
-    "saturation": "saturation",
-    "percentiles": "percentiles",
 }
-"""Chart -> the name of its file, the seed's where it has one."""
+"""Chart -> the name of its file where the seed has one; the others go by their own."""
 
 
 def build(run_dir: Path, findings: Findings, decision: Decision, manifest: Mapping[str, Any]) -> None:
@@ -26,8 +24,10 @@ def build(run_dir: Path, findings: Findings, decision: Decision, manifest: Mappi
     drawn = figures.draw(view)
     charts = run_dir / "charts"
     charts.mkdir(exist_ok=True)
-    files = {charts / f"{FILES[name]}.svg": vega.standalone(figure.drawing) for name, figure in drawn.items()}
-    files[run_dir / "report.md"] = markdown.write(view, [FILES[name] for name in drawn])
+    files = {
+        charts / f"{FILES.get(name, name)}.svg": vega.standalone(figure.drawing) for name, figure in drawn.items()
+    }
+    files[run_dir / "report.md"] = markdown.write(view, [FILES.get(name, name) for name in drawn])
     files[run_dir / "report.html"] = page.render(view, drawn)
     for path, text in files.items():
         _replace(path, text)

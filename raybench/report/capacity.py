@@ -7,7 +7,7 @@ from typing import Any
 from raybench.analysis.capacity import DEMANDS, HEADROOM, Need, need, spent
 from raybench.report.cells import Cell, Configuration
 from raybench.report.columns import Rows
-from raybench.report.text import clean, count, listed, percent, usd
+from raybench.report.text import clean, count, listed, usd
 from raybench.report.view import View
 
 CURVE = [10 ** (place / 24) for place in range(4 * 24 + 1)]
@@ -74,11 +74,9 @@ def said(found: Sequence[Line]) -> str:
     known = [(demand, line) for demand, line in zip(DEMANDS, best, strict=True) if line is not None]
     if not known:
         return "No configuration meets every criterion with a price: broken lines show what the nearest misses cost."
-    demand, line = known[0]
+    line = known[0][1]
     most = line.cell.row["transactions_per_minute"] * (1 - HEADROOM)
-    text = (
-        f"One copy of {line.cell.configuration.label} at {line.cell.load_text} carries up to {most:,.0f} requests/min. "
-    )
+    text = f"One copy of {line.cell.configuration.label} at {line.cell.load_text} carries {most:,.0f} requests/min. "
     names = list(dict.fromkeys(line.cell.configuration.label for _, line in known))
     if len(names) == 1:
         others = sum(line.passes for line in found) > 1
@@ -90,8 +88,8 @@ def said(found: Sequence[Line]) -> str:
 def rule() -> str:
     """By which rule instances are counted."""
     return (
-        f"Each configuration at its cheapest setting inside every limit, else at its nearest miss (broken line), with "
-        f"{percent(HEADROOM)} headroom, 730 hours a month, at the hourly price of the config. Whole copies only."
+        "Each configuration at its cheapest setting inside every limit, else at its nearest miss (broken line), with "
+        f"{HEADROOM:.0%} headroom, 730 hours a month, at the hourly price of the config. Whole copies only."
     )
 
 

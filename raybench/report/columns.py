@@ -1,6 +1,7 @@
 """The columns that charts draw: chosen, labelled and bounded here, so that a chart only lays them out."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from raybench.report.cells import Cell
+from raybench.report.text import seconds, usd
 from raybench.report.vega import MAX_ROWS
 
 KNEE = 0.9
@@ -82,7 +84,8 @@ def price(cells: Sequence[Cell], latency: str, criterion: str | None) -> Rows:
                 "counted": cell.counted,
                 "others_met": all(state.met for state in cell.setting.states if state.criterion not in moved),
                 "standing": cell.verdict_text,
-                "first": cell.configuration.label not in named,
+                "first": cell.configuration.label not in named and cell.configuration.colour != "mute",
+                "said": f"${usd(row['price_per_10k_txn'])} · {seconds(row[latency])} s",
             }
         )
         named.add(cell.configuration.label)
@@ -136,6 +139,8 @@ def percentiles(cells: Sequence[Cell], curves: pa.Table) -> Rows:
                 "said": f"{cell.level_text} (n={cell.row['requests']:,})",
             }
         )
+    points = Counter(row["trial_id"] for row in rows)
+    rows = [row for row in rows if points[row["trial_id"]] > 1]
     rows.sort(key=lambda row: (row["config"], row["level"], row["trial_id"], row["nines"]))
     for last in {row["trial_id"]: row for row in rows}.values():
         last["last"] = True

@@ -3,99 +3,198 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from raybench.report import columns, sentences, vega
-from raybench.report.cells import Cell
-from raybench.report.charts import latency, load, price, style
+from raybench.analysis.plausible import LITTLE
+from raybench.report import capacity, client, columns, grid, sentences, streaming, timeline, trust, vega
+from raybench.report.charts import cost, latency, load, price, style, time
+from raybench.report.charts import grid as grid_chart
+from raybench.report.charts import streaming as stream
+from raybench.report.charts import trust as health
+from raybench.report.few import few, left_out
 from raybench.report.view import View
-
-CURVES_PER_CONFIGURATION = 8
-PANELS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One chart: its compiled spec, and the same as a static SVG."""
+    """One chart: its compiled spec, the same as a static SVG, and what it leaves out, in words."""
 
     spec: vega.Spec
     drawing: str
+    left_out: str = ""
+
+
+Drawn = tuple[style.Chart, str] | None
+"""A chart and what it leaves out; None where there is nothing to draw."""
 
 
 def draw(view: View) -> dict[str, Figure]:
     """Name -> figure, for every chart the data allows."""
     figures = {}
     for name, make in _CHARTS.items():
-        chart = make(view)
-        if chart is not None:
-            spec = vega.compiled(style.spec(name, chart))
-            figures[name] = Figure(spec, vega.drawing(spec, name))
+        drawn = make(view)
+        if drawn is not None:
+            chart, left = drawn
+            spec = vega.bounded(name, vega.compiled(style.spec(name, chart)))
+            figures[name] = Figure(spec, vega.drawing(spec, name), left)
     return figures
 
 
-def _price(view: View) -> style.Chart | None:
+def _price(view: View) -> Drawn:
     rows = columns.price(view.asked, view.latency, view.latency_criterion)
     if not rows:
         return None
     limits = price.Limits(view.latency_limit, view.limits.get("cost_per_10k"))
     said = sentences.criterion_name(view.latency_criterion or "latency_mean")
-    return price.price_latency(rows, columns.colours(view.asked), limits, said)
+    chart = price.price_latency(rows, columns.colours(view.asked), limits, said)
+    return chart, _greyed(view)
 
 
-def _saturation(view: View) -> style.Chart | None:
-    rows = columns.saturation(view.cells)
+def _greyed(view: View) -> str:
+    grey = len(view.configurations) - len(view.shown)
+    return f"{grey} further configurations are drawn in grey." if grey else ""
+
+
+def _interactivity(view: View) -> Drawn:
+    rows = streaming.interactivity(view.asked)
+    return (stream.interactivity(rows, columns.colours(view.asked)), _greyed(view)) if rows else None
+
+
+def _grid(view: View) -> Drawn:
+    cells = few(view, view.cells)
+    rows = grid.grid(view, cells)
+    if not rows:
+        return None
+    payloads = [payload for payload in view.payloads if any(row["payload"] == payload for row in rows)]
+    classes = [said for _, said in grid.CLASSES]
+    levels = list(columns.levels(cells).values())
+    chart = grid_chart.grid(rows, columns.colours(cells), levels, payloads, classes, grid.NO_NUMBER)
+    return chart, left_out(view.cells, cells)
+
+
+def _saturation(view: View) -> Drawn:
+    cells = few(view, view.cells, loads=None)
+    rows = columns.saturation(cells)
     if len({row["level"] for row in rows}) < 2:
         return None
     payloads = sorted({row["payload"] for row in rows}, key=lambda payload: (payload != view.payload, payload))
-    shown = [cell for cell in view.cells if cell.valid]
+    shown = [cell for cell in cells if cell.valid]
     limit = view.limits.get("latency_mean")
-    return load.saturation(rows, columns.colours(shown), list(columns.levels(shown)), payloads, limit)
+    chart = load.saturation(rows, columns.colours(shown), list(columns.levels(shown)), payloads, limit)
+    return chart, left_out(view.cells, cells)
 
 
-def _percentiles(view: View) -> style.Chart | None:
-    cells = _few_levels(view.asked)
+def _percentiles(view: View) -> Drawn:
+    cells = few(view, view.asked)
     rows = columns.percentiles(cells, view.findings.curves)
     shown = [cell for cell in cells if cell.valid]
-    limit = view.latency_limit
     levels = list(columns.levels(shown).values())
-    return latency.percentiles(rows, columns.colours(shown), levels, limit) if rows else None
+    if not rows:
+        return None
+    chart = latency.percentiles(rows, columns.colours(shown), levels, view.latency_limit)
+    return chart, left_out(view.asked, cells)
 
 
-def _load_latency(view: View) -> style.Chart | None:
-    rows = columns.spread(view.asked, view.findings.curves)
-    shown = [cell for cell in view.asked if cell.valid]
+def _load_latency(view: View) -> Drawn:
+    cells = few(view, view.asked)
+    rows = columns.spread(cells, view.findings.curves)
+    shown = [cell for cell in cells if cell.valid]
     levels = list(columns.levels(shown).values())
-    return load.load_latency(rows, columns.colours(shown), levels, view.latency_limit) if rows else None
+    if not rows:
+        return None
+    chart = load.load_latency(rows, columns.colours(shown), levels, view.latency_limit)
+    return chart, left_out(view.asked, cells)
 
 
-def _tokens_latency(view: View) -> style.Chart | None:
-    cells = _few_levels(view.asked)
+def _by_load(metric: str, unit: str, what: str) -> Callable[[View], Drawn]:
+    def make(view: View) -> Drawn:
+        cells = few(view, view.asked, loads=None)
+        rows = streaming.first_tokens(cells) if metric == "ttft" else streaming.gaps(cells)
+        if not rows:
+            return None
+        levels = sorted({row["level"] for row in rows})
+        return stream.by_load(rows, columns.colours(cells), levels, unit, what), left_out(view.asked, cells)
+
+    return make
+
+
+def _parts(view: View) -> Drawn:
+    cells = few(view, view.asked)
+    rows = streaming.parts(cells)
+    if not rows:
+        return None
+    levels = list(columns.levels(cells).values())
+    return stream.parts(rows, columns.colours(cells), levels), left_out(view.asked, cells)
+
+
+def _tokens_latency(view: View) -> Drawn:
+    cells = few(view, view.asked)
     rows = columns.tokens(cells, view.findings.tokens)
     shown = [cell for cell in cells if cell.valid]
     levels, shares = list(columns.levels(shown).values()), [text for _, text in columns.SHARES]
-    colours = columns.colours(shown)
-    return latency.tokens_latency(rows, colours, levels, shares, view.latency_limit) if rows else None
+    if not rows:
+        return None
+    chart = latency.tokens_latency(rows, columns.colours(shown), levels, shares, view.latency_limit)
+    return chart, left_out(view.asked, cells)
 
 
-def _error_rates(view: View) -> style.Chart | None:
-    rows = columns.error_rates(view.cells)
-    levels = list(columns.levels(view.cells).values())
-    return load.error_rates(rows, columns.colours(view.cells), levels, columns.reach(rows)) if rows else None
+def _over_time(view: View) -> Drawn:
+    stretches, density = timeline.stretches(view), timeline.density(view)
+    if not stretches or not density:
+        return None
+    shown = timeline.trials(view)
+    names, shares = [timeline.name(cell) for cell in shown], [text for _, text in columns.SHARES]
+    chart = time.over_time(stretches, density, timeline.warm_ups(view), names, shares)
+    left = len(view.cells) - len(shown)
+    return chart, f"Of {len(view.cells)} trials these {len(shown)}: those the answer rests on first." if left else ""
 
 
-def _few_levels(cells: list[Cell]) -> list[Cell]:
-    """The cells of at most so many configurations and loads, the lowest and the highest load among them."""
-    levels = list(columns.levels(cells))
-    step = max(1.0, (len(levels) - 1) / (CURVES_PER_CONFIGURATION - 1))
-    places = {min(len(levels) - 1, round(place * step)) for place in range(CURVES_PER_CONFIGURATION)}
-    wanted = {levels[place] for place in places if place >= 0}
-    labels = list(columns.colours(cells))[:PANELS]
-    return [cell for cell in cells if cell.level in wanted and cell.configuration.label in labels]
+def _error_rates(view: View) -> Drawn:
+    cells = few(view, view.asked)
+    rows = columns.error_rates(cells)
+    levels = list(columns.levels(cells).values())
+    if not rows:
+        return None
+    chart = load.error_rates(rows, columns.colours(cells), levels, columns.reach(rows))
+    return chart, left_out(view.asked, cells)
 
 
-_CHARTS: dict[str, Callable[[View], style.Chart | None]] = {
+def _capacity(view: View) -> Drawn:
+    lines = [line for line in capacity.lines(view) if line.cell.configuration.colour != "mute"]
+    rows = capacity.steps(lines)
+    chart = cost.capacity(rows, columns.colours(line.cell for line in lines)) if rows else None
+    return None if chart is None else (chart, left_out(view.asked, [line.cell for line in lines], loads=False))
+
+
+def _little(view: View) -> Drawn:
+    rows = client.ratios(view.cells)
+    if not rows:
+        return None
+    names = list(dict.fromkeys(row["config"] for row in rows))
+    return health.little(rows, columns.colours(view.cells), LITTLE, names), ""
+
+
+def _client(view: View) -> Drawn:
+    cells = few(view, [cell for cell in view.cells if cell.level], loads=None)
+    rows = client.health(cells)
+    if not rows:
+        return None
+    levels, limits = sorted({row["level"] for row in rows}), (trust.LATENESS_S * 1000, trust.BUSY)
+    return health.client(rows, columns.colours(cells), levels, limits), left_out(view.cells, cells)
+
+
+_CHARTS: dict[str, Callable[[View], Drawn]] = {
     "price": _price,
+    "interactivity": _interactivity,
+    "grid": _grid,
     "saturation": _saturation,
     "percentiles": _percentiles,
     "load_latency": _load_latency,
+    "ttft": _by_load("ttft", "s", "time to first token"),
+    "itl": _by_load("itl", "ms", "inter-token latency"),
+    "parts": _parts,
     "tokens_latency": _tokens_latency,
+    "over_time": _over_time,
     "error_rates": _error_rates,
+    "capacity": _capacity,
+    "little": _little,
+    "client": _client,
 }

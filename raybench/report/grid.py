@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from raybench.report.cells import Cell
 from raybench.report.columns import Rows, identity
-from raybench.report.text import seconds
 from raybench.report.view import View
 
 CLASSES = (
@@ -24,7 +23,7 @@ NO_NUMBER = "no result"
 
 
 def grid(view: View, cells: Sequence[Cell]) -> Rows:
-    """One row per setting: its latency in words, its class, whether it passes, and whether it is the one to choose."""
+    """One row per setting: its latency in words, its class, whether it passes and whether it is the one to choose."""
     limit = view.latency_limit
     if not limit:
         return []
@@ -53,5 +52,5 @@ def _text(cell: Cell, value: float | None) -> str:
     """The latency, and a sign where it is too close to call (≈) or does not count (!)."""
     if value is None:
         return "–"
-    short = f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.95 else seconds(value)[1:4]
+    short = f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.95 else f"{value:.2f}"
     return short + ("!" if not cell.counted else "≈" if cell.verdict == "unsure" else "")

@@ -1,26 +1,9 @@
-"""What a report asks of the analysis: tables, settings and a decision, by shape; `analysis` is never imported."""
+"""What a report asks of the analysis: its tables, and settings and a decision by shape."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import pyarrow as pa
-
-
-class Findings(Protocol):
-    """The tables a report may speak from (`analysis.reduce`)."""
-
-    @property
-    def trials(self) -> pa.Table: ...
-    @property
-    def curves(self) -> pa.Table: ...
-    @property
-    def tokens(self) -> pa.Table: ...
-    @property
-    def failures(self) -> pa.Table: ...
-    @property
-    def over_time(self) -> pa.Table: ...
-    @property
-    def density(self) -> pa.Table: ...
+from raybench.analysis.reduce import Findings as Findings
 
 
 class State(Protocol):

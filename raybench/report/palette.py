@@ -38,6 +38,14 @@ _COLOURS = {
     "s5": ("#2171b5", "#78b4e2"),
     "s6": ("#08519c", "#a6cff0"),
     "s7": ("#08306b", "#d5e9fa"),
+    "d1": ("#9cc9e8", "#2b6796"),
+    "d2": ("#c3dff1", "#275578"),
+    "d3": ("#e3f0f8", "#22435c"),
+    "d4": ("#f4f2ee", "#2a2f36"),
+    "d5": ("#fbe3cf", "#4f3a26"),
+    "d6": ("#f7c59f", "#6f4a28"),
+    "d7": ("#efa26b", "#845427"),
+    "d8": ("#e07f3c", "#965c28"),
     "h1": ("#e3eef7", "#1b2c3c"),
     "h2": ("#b5d3ea", "#23486a"),
     "h3": ("#7fb2da", "#2f6897"),
@@ -45,7 +53,8 @@ _COLOURS = {
     "h5": ("#1f65a3", "#7fb8e4"),
     "h6": ("#0a3d70", "#c4e0f5"),
 }
-"""Name -> in the light and in the dark. c: configurations, s: rising loads, h: rising shares."""
+"""Name -> in the light and in the dark. c: configurations, s: rising loads, h: rising shares, d: shares of a limit,
+from well inside to far outside."""
 
 LIGHT = {name: light for name, (light, _) in _COLOURS.items()}
 DARK = {name: dark for name, (_, dark) in _COLOURS.items()}

@@ -58,7 +58,7 @@ def interactivity_said(cells: Sequence[Cell]) -> str:
         return "Down and right is better. No trial that streams can be counted."
     ends = [found[0], found[-1]] if len(found) > 1 else found
     said = [
-        f"{fixed(cell.row[_USER], 1)} tokens/s for each user cost ${usd(cell.row[_TOKENS])} per million output tokens "
+        f"{fixed(cell.row[_USER], 1)} tokens/s for each user at ${usd(cell.row[_TOKENS])} per million output tokens "
         f"({cell.configuration.label}, {cell.load_text})"
         for cell in ends
     ]

@@ -2,6 +2,7 @@
 
 import math
 import unicodedata
+from collections.abc import Callable
 
 from raybench.analysis.spoken import NO_NUMBER as NO_NUMBER
 from raybench.analysis.spoken import listed as listed
@@ -68,15 +69,11 @@ def plain(value: float) -> str:
     return f"{value:.10g}"
 
 
-
-
-
-
-def span(low: float | None, high: float | None, places: int) -> str:
+def span(low: float | None, high: float | None, write: Callable[[float], str]) -> str:
     """An interval in brackets, or nothing where it is not known."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
-    return f"({fixed(low, places)}–{fixed(high, places)})"
+    return f"({write(low)}–{write(high)})"
 
 
 def count(number: int, thing: str) -> str:

@@ -5,13 +5,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from raybench.analysis import stats
+from raybench.analysis.plausible import LITTLE, doubts, little
 from raybench.report.cells import Cell
 from raybench.report.text import clean, count, fixed, listed, percent
 from raybench.report.view import View
 
-LITTLE = (0.9, 1.1)
 LATENESS_S = 0.1
 BUSY = 0.9
+_DOUBTS = {
+    "over_ceiling": "No more requests than latency allows",
+    "equal_percentiles": "Percentiles are of requests",
+    "echoed": "Completions are not prompts",
+    "price_steps": "Throughput is not rounded before it is priced",
+}
 _GLYPHS = {"pass": "✓", "warn": "!", "fail": "✕", "missing": "–"}
 
 
@@ -32,7 +38,9 @@ class Check:
 
 def checks(view: View) -> list[Check]:
     """Every check that this run's data allows, in the order a reader would ask."""
-    return [check for make in _CHECKS if (check := make(view)) is not None]
+    found = [check for make in _CHECKS if (check := make(view)) is not None]
+    place = next((n for n, check in enumerate(found) if "Little" in check.name), len(found) - 1) + 1
+    return found[:place] + _doubts(view) + found[place:]
 
 
 def _validity(view: View) -> Check:
@@ -69,16 +77,35 @@ def _accounted(view: View) -> Check:
 
 
 def _little(view: View) -> Check | None:
-    cells = [cell for cell in view.cells if cell.row["little_ratio"] is not None]
+    cells = [cell for cell in view.cells if little(cell.row) is not None]
     if not cells:
         return None
-    ratios = [cell.row["little_ratio"] for cell in cells]
-    off = [cell for cell in cells if not LITTLE[0] <= cell.row["little_ratio"] <= LITTLE[1]]
+    ratios = [little(cell.row) or 0.0 for cell in cells]
+    off = [cell for cell, ratio in zip(cells, ratios, strict=True) if not LITTLE[0] <= ratio <= LITTLE[1]]
     evidence = "Throughput × mean latency ÷ concurrency is 1 when every slot is always busy; " + (
-        f"outside {LITTLE[0]}–{LITTLE[1]}: {_named(off)}." if off else "no trial is far from it."
+        f"below {LITTLE[0]} the load was lighter than it says, above {LITTLE[1]} it cannot be: {_named(off)}."
+        if off
+        else "no trial is far from it."
     )
     found = f"ratio {fixed(min(ratios), 3)} to {fixed(max(ratios), 3)}"
+    found += f"; {len(off)} of {len(cells)} outside" if off else ""
     return Check("Throughput, latency and load agree (Little's law)", "warn" if off else "pass", found, evidence)
+
+
+def _doubts(view: View) -> list[Check]:
+    """What does not add up, by rule, from the trials table alone; only what is found is said."""
+    rows = [cell.row for cell in view.cells]
+    cells = {cell.row["trial_id"]: cell for cell in view.cells}
+    return [
+        Check(
+            _DOUBTS[doubt.code],
+            "warn",
+            count(len(doubt.trial_ids), "trial"),
+            f"{doubt.text} In {_named([cells[name] for name in doubt.trial_ids])}.",
+        )
+        for doubt in doubts(rows, view.manifest["experiments"])
+        if doubt.code in _DOUBTS
+    ]
 
 
 def _lateness(view: View) -> Check | None:
@@ -145,6 +172,26 @@ def _prompts(view: View) -> Check | None:
     return Check("Prompts are fresh", "warn" if max(shares) else "pass", found, evidence)
 
 
+def _stamps(view: View) -> Check | None:
+    """What the load actors' selftest found before the run, at the most streams it played: the worst actor."""
+    about = view.manifest.get("selftest")
+    if not about:
+        return None
+    actors = about["actors"]
+    top = max((actor["rungs"][-1] for actor in actors), key=lambda rung: rung["ttft"]["p99_ms"] or 0.0)
+    late = {name: top[name]["p99_ms"] for name in ("ttft", "chunk", "end")}
+    limits = {actor["ceiling"]["limit"] for actor in actors}
+    state = "warn" if "client" in limits else "missing" if "simulator" in limits else "pass"
+    load = f"{count(top['streams'], 'stream')} of {about['stream_chunks_per_s']:g} chunks/s"
+    errors = ", ".join(f"{name} {fixed(ms, 2)} ms" for name, ms in late.items() if ms is not None)
+    vouched = count(min(actor["ceiling"]["streams"] for actor in actors), "stream")
+    found = "none was stamped" if late["ttft"] is None else f"TTFT {fixed(late['ttft'], 2)} ms late (p99)"
+    evidence = f"Before the run each load actor measured a simulator whose truth is known, with {load}. "
+    evidence += f"Late, p99 of the worst actor: {errors}. That vouches for {vouched} an actor"
+    evidence += "; above that the simulator was too slow to tell." if state == "missing" else "."
+    return Check("The client's stamps are good", state, found, evidence)
+
+
 def _simulator(view: View) -> Check | None:
     about = view.manifest.get("simulator")
     if not about:
@@ -190,5 +237,6 @@ _CHECKS: tuple[Callable[[View], Check | None], ...] = (
     _steady,
     _tokens,
     _prompts,
+    _stamps,
     _simulator,
 )

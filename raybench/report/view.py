@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from raybench.analysis.repeats import together
 from raybench.report.cells import Cell, Configuration, cells, chosen, column, configurations, payload_label
 from raybench.report.inputs import Decision, Findings
 
@@ -65,6 +66,11 @@ class View:
         return self._of(self.decision.nearest)
 
     @property
+    def payloads(self) -> list[str]:
+        """Labels of the data sets, in the order of the config."""
+        return [payload_label(payload["name"]) for payload in self.manifest["payloads"]]
+
+    @property
     def shown(self) -> list[str]:
         """Labels of the configurations that charts with a panel each have room for."""
         return [found.label for found in self.configurations.values() if found.colour != "mute"]
@@ -89,4 +95,5 @@ def look(findings: Findings, decision: Decision, manifest: Mapping[str, Any]) ->
     shown = chosen(decision, manifest)
     named = configurations(manifest, shown)
     payload = payload_label(decision.payload) if decision.payload else ""
+    findings = together(findings, {name: found.trial_ids for name, found in decision.settings.items()})
     return View(findings, decision, manifest, named, cells(decision, manifest, named), payload)

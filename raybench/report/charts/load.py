@@ -151,10 +151,12 @@ def error_rates(rows: Rows, colours: Colours, levels: Sequence[str], reach: floa
     counts = shown.mark_text(align="left", dx=8, fontSize=11, color=variable("ink2")).encode(
         alt.X("error_rate_high:Q", scale=scale), y, text="errors:N"
     )
-    row = alt.Row("payload:N", title=None, header=alt.Header(labelAngle=0, labelAlign="left", labelLimit=160))
+    across = min(3, len(colours))
     return (
         alt.layer(bar, point, counts)
-        .properties(width={1: 560, 2: 380}.get(len(colours), 230), height=alt.Step(22))
-        .facet(column=alt.Column("config:N", title=None, sort=list(colours)), row=row, spacing=24)
+        .properties(width={1: 560, 2: 380, 3: 240}[across], height=alt.Step(22))
+        .facet(
+            facet=alt.Facet("config:N", title=None, sort=list(colours)), columns=across, spacing=24, bounds="flush"
+        )
         .properties(description="Error rate per load with 95 percent intervals and counts, by configuration.")
     )

@@ -13,7 +13,7 @@ WIDTH = 870
 HEIGHT = 420
 _COLUMNS = (
     "config level level_text latency_s latency_low_s latency_high_s usd usd_low usd_high per_min errors counted "
-    "others_met standing first kind"
+    "others_met standing first kind said"
 )
 _SCALE = style.log(padding=46)
 _RULE: dict[str, Any] = {"color": variable("ink2"), "strokeDash": [5, 4]}
@@ -131,10 +131,7 @@ def _winner(live: alt.Chart, x: alt.X, y: alt.Y) -> list[alt.Chart]:
         live.transform_calculate(outside="datum.live == 'inside' ? 0 : 1")
         .transform_window(rank="row_number()", sort=[alt.SortField("outside"), alt.SortField("usd")])
         .transform_calculate(wins="datum.rank == 1 && datum.outside == 0")
-        .transform_calculate(
-            said="datum.wins ? 'cheapest inside: $' + format(datum.usd, ',.2f') + ' · ' + "
-            "format(datum.latency_s, '.3~r') + ' s' : ''"
-        )
+        .transform_calculate(said="datum.wins ? 'cheapest inside: ' + datum.said : ''")
     )
     ring = ranked.mark_point(size=760, filled=False, stroke=variable("ink"), strokeWidth=2, aria=False)
     seen = alt.when("datum.wins").then(alt.value(1)).otherwise(alt.value(0))

@@ -12,7 +12,7 @@ Rows = Sequence[Mapping[str, Any]]
 Colours = Mapping[str, str]
 """Configuration label -> colour name, in the order of the config."""
 
-Chart = alt.LayerChart | alt.FacetChart | alt.VConcatChart
+Chart = alt.LayerChart | alt.FacetChart | alt.VConcatChart | alt.HConcatChart
 
 WIDTH = 930
 NUMBER = ",.3~r"
@@ -144,7 +144,7 @@ def panels(
 ) -> alt.FacetChart:
     """A panel per configuration, `columns` to a row; unnamed where the panels above already say whose they are."""
     across = max(1, min(len(colours), columns))
-    sized = chart.properties(width={1: 640, 2: 460, 3: 305}[across] - gap, height=height)
+    sized = chart.properties(width={1: 640, 2: 460, 3: 305, 4: 235}[across] - gap, height=height)
     order = list(colours)
     if len(colours) > columns:
         facet = alt.Facet("config:N", title=None, sort=order)

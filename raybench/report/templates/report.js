@@ -98,17 +98,8 @@
     });
     save(id + '.svg', 'image/svg+xml', text);
   }
-  // A spreadsheet would run a cell that starts with = + - @ as a formula.
-  function csvCell(value) {
-    if (value === null) return '';
-    var text = typeof value === 'string' && /^[=+\-@\t\r]/.test(value) ? "'" + value : String(value);
-    return /[",\n]/.test(text) ? '"' + text.replace(/"/g, '""') + '"' : text;
-  }
   document.addEventListener('click', function (event) {
     if (event.target.dataset.svg) saveSvg(event.target.dataset.svg);
-    if (event.target.id !== 'csv') return;
-    var rows = JSON.parse(document.getElementById('trials').textContent), columns = Object.keys(rows[0] || {});
-    var lines = rows.map(function (row) { return columns.map(function (key) { return csvCell(row[key]); }).join(','); });
-    save('trials.csv', 'text/csv', [columns.join(',')].concat(lines).join('\n') + '\n');
+    if (event.target.id === 'csv') save('trials.csv', 'text/csv', document.getElementById('trials').textContent);
   });
 })();

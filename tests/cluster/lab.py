@@ -1,0 +1,251 @@
+"""A small network on one machine: a control host, a head and two workers, each in namespaces of its own.
+
+Every host has its own network, processes, mounts and name, so `ray stop`, which `ray up` runs, sees its own host's
+processes only. The hosts are joined by a bridge in the control host's network; nothing leads out of it. A host ends
+with one process of ours, which takes everything inside along.
+"""
+
+import json
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+HOSTS = {"ctl": "10.77.0.1", "head": "10.77.0.10", "w1": "10.77.0.11", "w2": "10.77.0.12"}
+TOOLS = {"ip": "iproute2", "unshare": "util-linux", "nsenter": "util-linux"} | {
+    "/usr/sbin/sshd": "openssh-server",
+    "ssh": "openssh-client",
+    "rsync": "rsync",
+}
+HOME = pwd.getpwuid(0).pw_dir
+ACCESS_KEY, SECRET_KEY, REGION = "AKIDNAMESPACES", "worth-nothing", "us-west-2"
+
+
+def why_not() -> str:
+    """Why no such network can be made here; empty if one can."""
+    if os.geteuid() != 0:
+        return "it needs root"
+    missing = sorted({package for tool, package in TOOLS.items() if not shutil.which(tool)})
+    if missing:
+        return f"it needs {' '.join(missing)} (apt-get install)"
+    name = f"rb{secrets.token_hex(2)}try"
+    made = _ran("ip", "netns", "add", name)
+    if made.returncode:
+        return f"it may not make network namespaces: {made.stderr.strip()}"
+    _ran("ip", "netns", "del", name)
+    alone = _ran("unshare", "-m", "-u", "-p", "-f", "--mount-proc", "true")
+    return f"it may not make namespaces: {alone.stderr.strip()}" if alone.returncode else ""
+
+
+def _ran(*words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+def _must(*words: str) -> None:
+    done = _ran(*words)
+    assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
+
+
+@dataclass
+class Lab:
+    """The network, its folder, and the processes that hold its hosts."""
+
+    folder: Path
+    prefix: str
+    token: str
+    holders: "dict[str, subprocess.Popen[bytes]]" = field(default_factory=dict)
+    started: "list[subprocess.Popen[str]]" = field(default_factory=list)
+
+    def home(self, name: str) -> Path:
+        """A host's home, as it is seen from outside."""
+        return self.folder / "home" / name
+
+    def inside(self, name: str) -> int:
+        """The first process inside a host."""
+        pid = self.holders[name].pid
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+    def environ(self) -> dict[str, str]:
+        """What a shell on the control host knows."""
+        return {
+            "HOME": HOME,
+            "PATH": f"{HOME}/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PYTHONPATH": str(ROOT),
+            "LANG": "C.UTF-8",
+            "TERM": "dumb",
+            "PYTHONUNBUFFERED": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": f"{HOME}/.raybench/token",
+            "RAY_UP_enable_autoscaler_v2": "0",
+        }
+
+    def start(self, name: str, *words: str, environ: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
+        """Starts a command inside a host, in the repository's folder."""
+        assert self.holders[name].poll() is None, f"{name} is gone"
+        command = ["nsenter", "-t", str(self.inside(name)), "-m", "-u", "-n", "-p", f"--wd={ROOT}", "--", *words]
+        process = subprocess.Popen(
+            command,
+            env={**self.environ(), **(environ or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return process
+
+    def call(self, name: str, *words: str, timeout_s: float = 120, environ: Mapping[str, str] | None = None) -> str:
+        """Runs a command inside a host to its end; what it printed."""
+        process = self.start(name, *words, environ=environ)
+        out, _ = process.communicate(timeout=timeout_s)
+        assert process.returncode == 0, f"{' '.join(words)} -> {process.returncode}\n{out}"
+        return out
+
+    def vanish(self, name: str) -> None:
+        """Takes a host away: its network first, then every process on it, without a word to anybody."""
+        _must("ip", "-n", f"{self.prefix}ctl", "link", "set", f"v{name}", "down")
+        self.holders[name].kill()
+        self.holders[name].wait()
+
+    def close(self) -> None:
+        """Ends every process of ours, host by host, and takes the network away."""
+        for name in reversed(HOSTS):
+            if name in self.holders:
+                self.holders[name].kill()
+                self.holders[name].wait()
+        for process in self.started:
+            with suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=5)
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+        for name in HOSTS:
+            _ran("ip", "netns", "del", f"{self.prefix}{name}")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def lab() -> Iterator[Lab]:
+    """Such a network, for the length of the block."""
+    made = Lab(Path(tempfile.mkdtemp(prefix="raybench-lab-")), f"rb{secrets.token_hex(2)}", secrets.token_hex(32))
+    try:
+        _network(made.prefix)
+        _keys(made)
+        for name in HOSTS:
+            _home(made, name)
+            _host(made, name)
+        for name in HOSTS:
+            _wait(made.folder / f"{name}.ready", made.holders[name])
+        yield made
+    finally:
+        made.close()
+
+
+def _network(prefix: str) -> None:
+    control = f"{prefix}ctl"
+    for name in HOSTS:
+        _must("ip", "netns", "add", f"{prefix}{name}")
+        _must("ip", "-n", f"{prefix}{name}", "link", "set", "lo", "up")
+    _must("ip", "-n", control, "link", "add", "br0", "type", "bridge")
+    _must("ip", "-n", control, "addr", "add", f"{HOSTS['ctl']}/24", "dev", "br0")
+    _must("ip", "-n", control, "link", "set", "br0", "up")
+    for name, address in HOSTS.items():
+        if name == "ctl":
+            continue
+        there = f"{prefix}{name}"
+        _must("ip", "link", "add", f"v{name}", "netns", control, "type", "veth", "peer", "name", "eth0", "netns", there)
+        _must("ip", "-n", control, "link", "set", f"v{name}", "master", "br0", "up")
+        _must("ip", "-n", there, "addr", "add", f"{address}/24", "dev", "eth0")
+        _must("ip", "-n", there, "link", "set", "eth0", "up")
+        _must("ip", "-n", there, "route", "add", "default", "via", HOSTS["ctl"])  # how Ray finds its own address
+
+
+def _keys(made: Lab) -> None:
+    for name in ("id", "hostkey"):
+        _must("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(made.folder / name))
+
+
+def _home(made: Lab, name: str) -> None:
+    home = made.home(name)
+    ssh = home / ".ssh"
+    ssh.mkdir(parents=True)
+    for folder in (home, ssh):
+        folder.chmod(0o700)
+    (home / "venv").symlink_to(sys.prefix)
+    if name == "ctl":
+        _secret(ssh / "raybench", (made.folder / "id").read_text())
+        _secret(home / ".raybench" / "token", made.token)
+        return
+    _secret(ssh / "authorized_keys", (made.folder / "id.pub").read_text())
+    role = f"AWS_ACCESS_KEY_ID={ACCESS_KEY} AWS_SECRET_ACCESS_KEY={SECRET_KEY} AWS_REGION={REGION}"
+    (home / ".bashrc").write_text(f"export PYTHONPATH={HOME}/raybench {role}\n")
+    (home / ".profile").write_text(". ~/.bashrc\n")
+
+
+def _secret(path: Path, text: str) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
+def _host(made: Lab, name: str) -> None:
+    keep = sorted({str(Path(path).resolve()) for path in (sys.base_prefix, sys.prefix, ROOT)})
+    covered = [path for path in keep if path.startswith(f"{HOME}/")]
+    node = [str(Path(__file__).with_name("node.sh")), name, str(made.folder), HOME, *covered]
+    alone = ["unshare", "-m", "-u", "-p", "-f", "--mount-proc", "--kill-child"]
+    with (made.folder / f"{name}.log").open("w") as log:
+        made.holders[name] = subprocess.Popen(
+            ["ip", "netns", "exec", f"{made.prefix}{name}", *alone, "bash", *node],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def _wait(sign: Path, holder: "subprocess.Popen[bytes]") -> None:
+    until = time.monotonic() + 20
+    while not sign.exists():
+        assert holder.poll() is None, sign.with_suffix(".log").read_text()
+        assert time.monotonic() < until, sign.with_suffix(".log").read_text()
+        time.sleep(0.05)
+
+
+def interrupt(process: "subprocess.Popen[str]") -> None:
+    """What Ctrl-C does to a command inside a host: nsenter hands nothing on, so its child is told."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for pid in children or [str(process.pid)]:
+        os.kill(int(pid), signal.SIGINT)
+
+
+def listening(made: Lab, name: str) -> Sequence[tuple[str, int]]:
+    """Every TCP address and port that a host listens on."""
+    table = json.loads(made.call(name, sys.executable, "-c", _LISTENING))
+    return [(address, port) for address, port in table]
+
+
+_LISTENING = """
+import ipaddress, json
+found = set()
+for path in ("/proc/net/tcp", "/proc/net/tcp6"):
+    for line in open(path).read().splitlines()[1:]:
+        local, state = line.split()[1], line.split()[3]
+        if state == "0A":
+            address, port = local.split(":")
+            words = [bytes.fromhex(address[at:at + 8])[::-1] for at in range(0, len(address), 8)]
+            ip = ipaddress.ip_address(b"".join(words))
+            found.add((str(getattr(ip, "ipv4_mapped", None) or ip), int(port, 16)))
+print(json.dumps(sorted(found)))
+"""
