@@ -70,7 +70,7 @@ def submit(
 def plan(
     config: ConfigFile,
     rehearse: Annotated[
-        bool, typer.Option("--rehearse", help="Play it against its profiles in virtual time.")
+        bool, typer.Option("--rehearse", help="Play it in virtual time first.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -43,6 +43,7 @@ PUBLIC = {
     ("GET", "/"): "the page that asks for the token",
     ("GET", "/api/authentication_mode"): "whether it asks for one",
     ("GET", "/api/healthz"): "alive or not",
+    ("GET", "/api/gcs_healthz"): "alive or not",
     ("GET", "/api/local_raylet_healthz"): "alive or not",
 }
 """What a Ray that asks for a token tells anybody, and what there is in it."""
