@@ -124,10 +124,8 @@ class Conductor:
             self.screen.say("reducing the rows")
             try:
                 findings = reduce.reduce_with_ray(self._played, self.manifest, self.rundir.write_part)
-                closing = helper.submit(stack.pop_all().close)
                 self._finish(failure)
                 verdict = _publish(self.rundir, self.manifest, findings)
-                closing.result()
             except RaybenchError as later:
                 raise failure or later from None
         self._conclude(failure, verdict)

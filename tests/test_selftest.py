@@ -103,6 +103,7 @@ def rung(streams: int = 64, p99_ms: float | None = 1.0, **other: Any) -> Figures
         ({"p99_ms": 5.0}, True),
         ({"p99_ms": 5.01}, False),
         ({"p99_ms": None}, False),
+        ({"chunk": Errors(2500, 0.1, 0.2, 180.0, 200.0)}, False),
         ({"failed": 1}, False),
         ({"chunks_per_s": 0.96 * 3200}, True),
         ({"chunks_per_s": 0.94 * 3200}, False),
@@ -216,7 +217,7 @@ def test_the_figures_read_as_sentences() -> None:
     said = text(found(rung(16), rung(64, 9.0)))
     assert "client too slow" in said
     assert said.endswith(
-        "e-0 carries 16 streams with first tokens at most 5 ms late (p99); "
+        "e-0 carries 16 streams with tokens stamped at most 5 ms late (p99); "
         "more are too many for one actor here: use more actors."
     )
     assert line(found(rung(64, 1.26))).endswith("1.3 ms late (p99), 64 streams of 50 chunks/s an actor")

@@ -147,7 +147,7 @@ TRIALS = pa.schema(
         _field("chunks_per_s", pa.float64(), "1/s", "chunks that came in the window, per load actor"),
         _field("ceiling_streams", pa.float64(), "requests", "what selftest found an actor to carry; null if unknown"),
         _field("ceiling_chunks_per_s", pa.float64(), "1/s", "the chunks of those streams"),
-        _field("ceiling_error_s", pa.float64(), "s", "p99 error of TTFT stamps above that; null if not tried"),
+        _field("ceiling_error_s", pa.float64(), "s", "p99 error of token stamps above that; null if not tried"),
         _field("valid", pa.string(), means="VALID, INVALID or INCONCLUSIVE"),
         _field("reasons", _TEXTS, means="codes of what was noticed; only some make a trial not VALID"),
         _field("reason_texts", _TEXTS),

@@ -10,7 +10,7 @@ from raybench.report.columns import Rows
 from raybench.report.text import clean, count, listed, usd
 from raybench.report.view import View
 
-CURVE = [10 ** (place / 24) for place in range(4 * 24 + 1)]
+CURVE = [10 ** (place / 16) for place in range(4 * 16 + 1)]
 """The demands that the chart is drawn through, 1 to 10,000 requests a minute."""
 
 _WHAT = {"load": "under load", "deploy": "deploying", "idle": "idle"}

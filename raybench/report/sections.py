@@ -188,5 +188,8 @@ def method(view: View) -> dict[str, Any]:
         "config_file": text.clean(manifest["config_file"] or ""),
         "config_text": text.block(manifest["config_text"] or ""),
         "glossary": GLOSSARY,
-        "trials": table.as_csv(view.findings.trials),
+        "trials": table.as_csv(table.brief(view.findings.trials)),
+        "trials_said": "All columns of all trials"
+        if view.findings.trials.num_rows <= table.MOST_WITH_INTERVALS
+        else "Every trial and column but the ends of intervals, which trials.parquet has",
     }  # fmt: skip

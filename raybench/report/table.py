@@ -10,7 +10,16 @@ import pyarrow as pa
 from raybench.report.text import clean
 
 CELL_CHARS = 300
+MOST_WITH_INTERVALS = 200
+_ENDS = ("_low", "_high", "_certified")
 _FORMULA = ("=", "+", "-", "@")
+
+
+def brief(trials: pa.Table) -> pa.Table:
+    """The table as it stands; of very many trials without the ends of intervals, which would be most of the page."""
+    if trials.num_rows <= MOST_WITH_INTERVALS:
+        return trials
+    return trials.select([name for name in trials.column_names if not name.endswith(_ENDS)])
 
 
 def as_csv(trials: pa.Table) -> str:

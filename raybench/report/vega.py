@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from functools import cache
+from html import escape
 from typing import Any
 
 import vl_convert
@@ -20,6 +21,10 @@ Spec = dict[str, Any]
 
 _TAG = re.compile(r"<[^<>]*>")
 _LONG_NUMBER = re.compile(r"(\d\.\d\d)\d+")
+_LABELS = re.compile(r' (?:aria-label|aria-roledescription|aria-hidden|role|class)="[^"]*"')
+_UNSEEN = re.compile(r'<(?:path|text|rect|line)[^<>]* (?:opacity="0"|display="none")[^<>]*/>')
+_EMPTY = re.compile(r"<g[^<>]*></g>|<g[^<>]*/>")
+_DEFAULTS = re.compile(r' (?:opacity="1"|stroke-width="1"|pointer-events="none")')
 _REFERENCE = re.compile(r"(id=\"|url\(#|href=\"#)(\w+)")
 
 
@@ -40,9 +45,20 @@ def compiled(spec: Mapping[str, Any]) -> Spec:
 
 
 def drawing(vega: Spec, name: str) -> str:
-    """A static SVG of the chart: short coordinates, ids that start with `name`, colours that follow the page."""
+    """A static SVG of the chart: ids that start with `name`, colours that follow the page, nothing that is not seen.
+
+    It goes by its description; what each mark says is in the table beside it, and in the live chart.
+    """
     svg: str = vl_convert.vega_to_svg(vega)
-    svg = _TAG.sub(lambda tag: tag[0] if "aria-label" in tag[0] else _LONG_NUMBER.sub(r"\1", tag[0]), svg)
+    for what in (_LABELS, _UNSEEN, _DEFAULTS):
+        svg = what.sub("", svg)
+    while _EMPTY.search(svg):
+        svg = _EMPTY.sub("", svg)
+    svg = _TAG.sub(lambda tag: _LONG_NUMBER.sub(r"\1", tag[0]), svg)
+    said = escape(str(vega.get("description", name)), quote=True)
+    font = f' font-family="{palette.FONT}"'
+    opened, _, rest = svg.replace(font, "").partition("<svg ")
+    svg = f'{opened}<svg role="img" aria-label="{said}"{font} {rest}'
     return palette.with_fallbacks(_REFERENCE.sub(lambda ref: f"{ref[1]}{name}-{ref[2]}", svg))
 
 
