@@ -44,6 +44,7 @@ def rows(trial: dict[str, Any], speed: float, bucket: tuple[int, int], number: i
     failed = rng.random(number) < (0.02 if slots == LOADS[-1] else 0.0)
     known: dict[str, Any] = {
         "seq": np.arange(number),
+        "phase": np.where(planned < trial["duration_s"] * 1e9, "measure", "drain").tolist(),
         "planned_ns": planned,
         "sent_ns": planned + rng.integers(20_000, 900_000, number),
         "first_byte_ns": instants[:, 0],
@@ -80,7 +81,12 @@ def sweep(configurations: int, buckets: int, loads: int, repeats: int = 1) -> di
     about["payloads"] = [
         payload | {"name": f"payload_en_{low}-{high}", "tokens": [low, high]} for low, high in BUCKETS[:buckets]
     ]
-    about |= {"name": "sweep", "model": "llama2-70b", "report": {"payload": about["payloads"][-1]["name"]}}
+    about |= {
+        "name": "sweep",
+        "run_id": "sweep-20261125T000000Z",
+        "model": "llama2-70b",
+        "report": {"payload": about["payloads"][-1]["name"]},
+    }
     about |= {"criteria": {"latency_mean": 5.0, "cost_per_10k": 50.0, "error_rate": 0.0}}
     about["trials"] = list(_trials(about, loads, repeats))
     return about
@@ -103,11 +109,21 @@ def _trials(about: dict[str, Any], loads: int, repeats: int) -> Iterator[dict[st
                     yield trial | {"trial_id": name}
 
 
+def _lasts_s(speed: float, bucket: tuple[int, int], slots: int, number: int) -> float:
+    """How long every slot of such a trial is busy, near enough."""
+    crowd = 1 + slots / (6 * speed)
+    one = ((0.05 + sum(bucket) / 2 / 4000) + (CHUNKS - 1) * 0.03) / speed * crowd
+    return 0.85 * one * (number // slots)
+
+
 def found(about: dict[str, Any], requests: int) -> reduce.Findings:
     """The findings of such a run, with so many requests in each trial."""
     speeds = {experiment["name"]: 0.3 + 0.3 * place for place, experiment in enumerate(about["experiments"])}
     buckets = {payload["name"]: tuple(payload["tokens"]) for payload in about["payloads"]}
     seeds = {trial["trial_id"]: place for place, trial in enumerate(about["trials"])}
+    for trial in about["trials"]:
+        speed, bucket = speeds[trial["experiment"]], buckets[trial["payload"]]
+        trial["duration_s"] = _lasts_s(speed, bucket, trial["concurrency"], requests)
     return reduce.reduce(
         lambda t: rows(dict(t), speeds[t["experiment"]], buckets[t["payload"]], requests, seeds[t["trial_id"]]), about
     )

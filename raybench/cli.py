@@ -30,6 +30,7 @@ def run(
     out: Out = None,
     address: Annotated[str, typer.Option(help="Ray cluster: local, auto, or HOST:PORT.")] = "local",
     enforce: Annotated[bool, typer.Option("--enforce", help="Exit 4 if no setting meets every criterion.")] = False,
+    selftest: Annotated[bool, typer.Option(help="Measure the load actors' own error first.")] = True,
     ship: Annotated[bool, typer.Option("--ship", hidden=True, help="Print the run directory, framed.")] = False,
 ) -> None:
     """Measure what CONFIG asks for and report."""
@@ -41,7 +42,7 @@ def run(
     checked = load_config(config)
     place = out or default_path(checked.name)
     try:
-        play(checked, place, address, Screen(), enforce=enforce or checked.criteria.enforce)
+        play(checked, place, address, Screen(), enforce=enforce or checked.criteria.enforce, selftest=selftest)
     finally:
         if ship and place.is_dir():
             from raybench.cluster.submit import ship as lines

@@ -69,6 +69,8 @@ def run(
         rundir.write(config.file.name, config.text.encode())
     try:
         conductor.conduct(address, selftest=selftest)
+    except KeyboardInterrupt:
+        raise InterruptedRunError(f"stopped at once; what was measured is in {rundir.path}") from None
     finally:
         screen.close()
 

@@ -80,21 +80,32 @@ def play(to: Target, run_dir: Path, played: Trial, actors: int = 1) -> pa.Table:
     return outcome.rows
 
 
-def test_every_row_agrees_with_the_truth_log(endpoints: Simulator, tmp_path: Path) -> None:
-    rows = play(target(endpoints, "steady"), tmp_path, trial(Closed(8), requests=400)).to_pylist()
-    truth = {record["request_id"]: record for record in endpoints.truth()}
-    assert len({row["request_id"] for row in rows}) == len(rows)
-    late_ms = []
-    for row in rows:
+def late_ms(running: Simulator, rows: pa.Table) -> list[float]:
+    """How much longer the client saw each request take than the server's truth says, ids and counts held equal."""
+    truth = {record["request_id"]: record for record in running.truth()}
+    late = []
+    for row in rows.to_pylist():
         record = truth[row["request_id"]]
         assert row["outcome"] == "ok"
+        assert row["connection_reused"]
         assert row["completion_tokens"] == record["completion_tokens"] == 10
         assert len(row["chunk_ns"]) <= len(record["chunks"])
-        late_ms.append((row["end_ns"] - row["sent_ns"] - (record["ended_ns"] - record["arrived_ns"])) / 1e6)
-    assert min(late_ms) >= 0, "a reply cannot be read before it was sent"
-    assert np.percentile(late_ms, 50) <= 5
-    assert sum(row["phase"] == "measure" for row in rows) == 400
-    assert all(row["connection_reused"] for row in rows)
+        late.append((row["end_ns"] - row["sent_ns"] - (record["ended_ns"] - record["arrived_ns"])) / 1e6)
+    assert len(set(rows["request_id"].to_pylist())) == len(rows)
+    return late
+
+
+def test_every_row_agrees_with_the_truth_log(endpoints: Simulator, tmp_path: Path) -> None:
+    p99_ms = []
+    for attempt in range(3):
+        rows = play(target(endpoints, "steady"), tmp_path / str(attempt), trial(Closed(8), requests=400))
+        assert sum(phase == "measure" for phase in rows["phase"].to_pylist()) == 400
+        late = late_ms(endpoints, rows)
+        assert min(late) >= 0, "a reply cannot be read before it was sent"
+        p99_ms.append(float(np.percentile(late, 99)))
+        if p99_ms[-1] <= 5:
+            return
+    raise AssertionError(f"p99 of the difference is {p99_ms} ms in three attempts, wanted 5 once")
 
 
 def test_two_actors_number_their_rows_in_stripes_and_share_the_slots(endpoints: Simulator, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_an_interrupt_drains_and_reports_what_there_is(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     process = start("run", config(tmp_path, length="duration: 60s"), "--out", run_dir)
     lines_until(process, "starting Ray")
-    lines_until(process, "measuring")
+    lines_until(process, " s  measuring\n")
     os.kill(process.pid, signal.SIGINT)
     code, _, err = finish(process)
     assert code == 130
@@ -125,6 +126,28 @@ def test_an_endpoint_that_refuses_connections_is_one_line_and_exit_5(tmp_path: P
     assert done.returncode == 5
     assert done.stderr.strip().splitlines()[-1].startswith("raybench: endpoint 'nobody'")
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 400 KiB, where this process may mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)], check=False)
+    if mounted.returncode:
+        pytest.skip("a small disk cannot be mounted here, so a full one is not tried")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_stops_the_load_with_one_line_and_leaves_whole_rows(tmp_path: Path, small_disk: Path) -> None:
+    run_dir = small_disk / "run"
+    code, _, err = finish(start("run", config(tmp_path, length="duration: 60s"), "--out", run_dir, "--no-selftest"))
+    assert code == 5
+    assert err.strip().splitlines()[-1].startswith(f"raybench: {run_dir}")
+    rows = rows_of(run_dir)
+    assert len({(row["trial_id"], row["seq"]) for row in rows}) == len(rows) > 100
+    assert {row["outcome"] for row in rows} == {"ok"}
 
 
 def test_a_taken_directory_is_exit_2_and_untouched(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from made import failed, loop, manifest, numbers, row, table, trial, unsent
+from reported import small_run
 
+from raybench.analysis.decide import decide
 from raybench.analysis.reduce import reduce_trial
 from raybench.client.target import Target
 from raybench.cluster import environment
@@ -17,6 +19,8 @@ from raybench.cluster.calibration import Calibration, Errors, Figures, Rung, fig
 from raybench.cluster.part import Post
 from raybench.load.arrivals import Closed, Load, Poisson
 from raybench.plan import Plan, Trial
+from raybench.report.trust import checks
+from raybench.report.view import look
 from raybench.rows import Row
 from raybench.selftest import Ceiling, Limit, Measured, Selftest, before, climb, largest, line, note, text
 
@@ -37,8 +41,8 @@ def record(one: Row, late_ms: Sequence[float] = (1, 2, 3), end_ms: float = 4) ->
     return {"request_id": one.request_id, "chunks": chunks, "ended_ns": T0_NS + (one.end_ns or 0) - int(end_ms * MS)}
 
 
-def measure(rows: Sequence[Row], records: Sequence[dict[str, Any]], streams: int = 2) -> Figures:
-    return figures(Rung(streams, 1.0), table(rows), {one["request_id"]: one for one in records}, T0_NS, TOLD)
+def measure(rows: Sequence[Row], records: Sequence[dict[str, Any]]) -> Figures:
+    return figures(Rung(2, 1.0), table(rows), {one["request_id"]: one for one in records}, T0_NS, TOLD)
 
 
 def test_an_error_is_the_clients_stamp_less_the_servers() -> None:
@@ -74,8 +78,8 @@ def test_a_stream_that_failed_or_that_the_server_knows_otherwise_is_counted_and_
 def test_planned_and_sent_rates_and_lateness_are_kept_apart() -> None:
     rows = [answered(n, 0.5 + n / 10) for n in range(10)]
     late = [replace(one, planned_ns=one.planned_ns - 3 * MS) for one in rows]
-    found = measure(late, [record(one) for one in rows], streams=8)
-    assert (found.planned_per_s, found.sent_per_s) == (16.0, 10.0)
+    found = measure(late, [record(one) for one in rows])
+    assert (found.planned_per_s, found.sent_per_s) == (9.0, 10.0), "the first was due before the window"
     assert found.lateness_p99_ms == 3.0
 
 
@@ -222,6 +226,23 @@ def test_the_figures_read_as_sentences() -> None:
     )
     assert line(found(rung(64, 1.26))).endswith("1.3 ms late (p99), 64 streams of 50 chunks/s an actor")
     assert "simulator too slow to tell" in line(found(rung(64, 9.0, simulator_cpu_share=1.0)))
+
+
+@pytest.mark.parametrize(
+    ("top", "state", "says"),
+    [
+        (rung(8, 1.26), "pass", "TTFT 1.26 ms late (p99)"),
+        (rung(8, 9.0), "warn", "TTFT 9.00 ms late (p99)"),
+        (rung(8, None, failed=9, simulator_cpu_share=1.0), "missing", "none was stamped"),
+    ],
+)
+def test_the_report_shows_the_figures_beside_the_results(top: Figures, state: str, says: str) -> None:
+    tables, about = small_run()
+    about["selftest"] = found(top).as_dict()
+    view = look(tables, decide(tables.trials, about["criteria"], None), about)
+    (check,) = (check for check in checks(view) if "stamps" in check.name)
+    assert (check.state, check.found) == (state, says)
+    assert "with 8 streams of 50 chunks/s" in check.evidence
 
 
 def streamed(slots: int, chunks: int, seconds: float = 1.0) -> list[Row]:

@@ -25,7 +25,7 @@ from raybench.rows import REQUESTS, Prompt
 
 START_TIMEOUT_S = 60.0
 SILENCE_S = 10.0
-LEAD_S = 0.25
+LEAD_S = 0.15
 OBJECT_STORE_BYTES = 512 * 2**20
 
 

@@ -60,9 +60,8 @@ def steps(found: Sequence[Line]) -> Rows:
                         "usd": one.usd_per_month,
                         "usd_text": f"${one.usd_per_month:,.0f}",
                         "passes": line.passes,
-                        "first": demand == CURVE[0],
-                        "said": f"{line.cell.configuration.label}, {line.cell.level_text}"
-                        + ("" if line.passes else " · misses a criterion"),
+                        "last": demand == CURVE[-1],
+                        "said": f"{line.cell.configuration.label}, {line.cell.level_text}",
                     }
                 )
     return rows

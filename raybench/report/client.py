@@ -19,12 +19,18 @@ def ratios(cells: Sequence[Cell]) -> Rows:
 
 
 def health(cells: Sequence[Cell]) -> Rows:
-    """One row per setting whose client told of itself: lateness p99 in ms, and the busiest process's CPU share."""
-    rows: Rows = []
+    """Per configuration and load the worst of its data sets: lateness p99 in ms, the busiest process's CPU share."""
+    alike: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
-        late, busy = cell.row["lateness_p99"], cell.row["cpu_share"]
-        if late is None and busy is None:
-            continue
-        late_ms = None if late is None else max(late * 1000, 1e-3)
-        rows.append(identity(cell) | {"late_ms": late_ms, "cpu": busy})
+        alike.setdefault((cell.configuration.label, cell.row["load"]), []).append(cell)
+    rows: Rows = []
+    for each in alike.values():
+        late, busy = (_most(each, name) for name in ("lateness_p99", "cpu_share"))
+        if late is not None or busy is not None:
+            late_ms = None if late is None else max(late * 1000, 1e-3)
+            rows.append(identity(each[0]) | {"late_ms": late_ms, "cpu": busy})
     return rows
+
+
+def _most(cells: Sequence[Cell], name: str) -> float | None:
+    return max((cell.row[name] for cell in cells if cell.row[name] is not None), default=None)

@@ -15,6 +15,9 @@ from raybench.report.vega import MAX_ROWS
 KNEE = 0.9
 FIRM_BEYOND = 10
 SHARES = ((0.01, "< 1 %"), (0.02, "1–2 %"), (0.05, "2–5 %"), (0.1, "5–10 %"), (0.2, "10–20 %"), (math.inf, "≥ 20 %"))
+SEEN = 0.002
+"""The share of a panel below which a bin is not drawn: the rarest would make a page grow with its run."""
+
 _REACHES = (0.05, 0.1, 0.25, 0.5, 1.0)
 
 Rows = list[dict[str, Any]]
@@ -176,7 +179,7 @@ def tokens(cells: Sequence[Cell], bins: pa.Table) -> Rows:
     rows: Rows = []
     for found in bins.to_pylist():
         cell = wanted.get((found["experiment"], found["payload"], found["load"]))
-        if cell is None:
+        if cell is None or found["share"] < SEEN:
             continue
         bounds = ("prompt_tokens_low", "prompt_tokens_high", "latency_low_s", "latency_high_s")
         rows.append(

@@ -6,18 +6,25 @@ from raybench.report import columns
 from raybench.report.cells import Cell
 from raybench.report.view import View
 
-LOADS = 8
+LOADS, PANELS = 8, 32
+"""At most so many loads, and so many pairs of configuration and load; but no fewer than three loads."""
 
 
-def few(view: View, cells: Sequence[Cell], loads: int | None = LOADS) -> list[Cell]:
-    """The cells of the configurations that are coloured, at most so many loads, the lowest and highest among them."""
-    inside = [cell for cell in cells if cell.configuration.label in view.shown]
+def few(view: View, cells: Sequence[Cell], panels: int = PANELS) -> list[Cell]:
+    """The cells of the configurations that are coloured and of some loads, the lowest and highest among them."""
+    inside = coloured(view, cells)
     levels = list(columns.levels(inside))
-    if loads is None or len(levels) <= loads:
+    loads = min(LOADS, max(3, panels // max(1, len(_labels(inside)))))
+    if len(levels) <= loads:
         return inside
     step = (len(levels) - 1) / (loads - 1)
     wanted = {levels[round(place * step)] for place in range(loads)}
     return [cell for cell in inside if cell.level in wanted]
+
+
+def coloured(view: View, cells: Sequence[Cell]) -> list[Cell]:
+    """The cells of the configurations that are coloured, at every load."""
+    return [cell for cell in cells if cell.configuration.label in view.shown]
 
 
 def left_out(whole: Sequence[Cell], shown: Sequence[Cell], loads: bool = True) -> str:

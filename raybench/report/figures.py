@@ -9,7 +9,7 @@ from raybench.report.charts import cost, latency, load, price, style, time
 from raybench.report.charts import grid as grid_chart
 from raybench.report.charts import streaming as stream
 from raybench.report.charts import trust as health
-from raybench.report.few import few, left_out
+from raybench.report.few import LOADS, coloured, few, left_out
 from raybench.report.view import View
 
 
@@ -59,7 +59,7 @@ def _interactivity(view: View) -> Drawn:
 
 
 def _grid(view: View) -> Drawn:
-    cells = few(view, view.cells)
+    cells = few(view, view.cells, panels=LOADS * len(view.shown))
     rows = grid.grid(view, cells)
     if not rows:
         return None
@@ -71,7 +71,7 @@ def _grid(view: View) -> Drawn:
 
 
 def _saturation(view: View) -> Drawn:
-    cells = few(view, view.cells, loads=None)
+    cells = coloured(view, view.cells)
     rows = columns.saturation(cells)
     if len({row["level"] for row in rows}) < 2:
         return None
@@ -106,7 +106,7 @@ def _load_latency(view: View) -> Drawn:
 
 def _by_load(metric: str, unit: str, what: str) -> Callable[[View], Drawn]:
     def make(view: View) -> Drawn:
-        cells = few(view, view.asked, loads=None)
+        cells = coloured(view, view.asked)
         rows = streaming.first_tokens(cells) if metric == "ttft" else streaming.gaps(cells)
         if not rows:
             return None
@@ -141,7 +141,7 @@ def _over_time(view: View) -> Drawn:
     if not stretches or not density:
         return None
     shown = timeline.trials(view)
-    names, shares = [timeline.name(cell) for cell in shown], [text for _, text in columns.SHARES]
+    names, shares = [timeline.name(cell) for cell in shown], [text for _, text in timeline.STRETCH_SHARES]
     chart = time.over_time(stretches, density, timeline.warm_ups(view), names, shares)
     left = len(view.cells) - len(shown)
     return chart, f"Of {len(view.cells)} trials these {len(shown)}: those the answer rests on first." if left else ""
@@ -173,7 +173,7 @@ def _little(view: View) -> Drawn:
 
 
 def _client(view: View) -> Drawn:
-    cells = few(view, [cell for cell in view.cells if cell.level], loads=None)
+    cells = coloured(view, [cell for cell in view.cells if cell.level])
     rows = client.health(cells)
     if not rows:
         return None

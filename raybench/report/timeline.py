@@ -1,11 +1,22 @@
 """I, over time: the few trials whose course a reader would want to see, stretch by stretch."""
 
+import math
+
 from raybench.report.cells import Cell
-from raybench.report.columns import SHARES, Rows
+from raybench.report.columns import SEEN, Rows
 from raybench.report.text import count, listed
 from raybench.report.view import View
 
 TRIALS = 8
+STRETCH_SHARES = (
+    (0.05, "< 5 %"),
+    (0.15, "5–15 %"),
+    (0.3, "15–30 %"),
+    (0.5, "30–50 %"),
+    (0.75, "50–75 %"),
+    (math.inf, "≥ 75 %"),
+)
+"""Shares of a stretch's requests: below which, and what such a class is called."""
 
 
 def trials(view: View) -> list[Cell]:
@@ -51,9 +62,9 @@ def density(view: View) -> Rows:
     return [
         {"trial": names[line["trial_id"]]}
         | {column: line[column] for column in columns}
-        | {"share_text": next(text for below, text in SHARES if line["share"] < below)}
+        | {"share_text": next(text for below, text in STRETCH_SHARES if line["share"] < below)}
         for line in view.findings.density.to_pylist()
-        if line["trial_id"] in names
+        if line["trial_id"] in names and line["share"] >= SEEN
     ]
 
 

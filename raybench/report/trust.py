@@ -179,13 +179,13 @@ def _stamps(view: View) -> Check | None:
         return None
     actors = about["actors"]
     top = max((actor["rungs"][-1] for actor in actors), key=lambda rung: rung["ttft"]["p99_ms"] or 0.0)
-    late = {name: top[name]["p99_ms"] for name in ("ttft", "chunk", "end")}
+    late = {name: top[name.lower()]["p99_ms"] for name in ("TTFT", "chunk", "end")}
     limits = {actor["ceiling"]["limit"] for actor in actors}
     state = "warn" if "client" in limits else "missing" if "simulator" in limits else "pass"
     load = f"{count(top['streams'], 'stream')} of {about['stream_chunks_per_s']:g} chunks/s"
     errors = ", ".join(f"{name} {fixed(ms, 2)} ms" for name, ms in late.items() if ms is not None)
     vouched = count(min(actor["ceiling"]["streams"] for actor in actors), "stream")
-    found = "none was stamped" if late["ttft"] is None else f"TTFT {fixed(late['ttft'], 2)} ms late (p99)"
+    found = "none was stamped" if late["TTFT"] is None else f"TTFT {fixed(late['TTFT'], 2)} ms late (p99)"
     evidence = f"Before the run each load actor measured a simulator whose truth is known, with {load}. "
     evidence += f"Late, p99 of the worst actor: {errors}. That vouches for {vouched} an actor"
     evidence += "; above that the simulator was too slow to tell." if state == "missing" else "."

@@ -9,7 +9,7 @@ from raybench.report.palette import variable
 
 def capacity(rows: Rows, colours: Colours) -> Chart:
     """USD a month over requests a minute, a line of steps per configuration, broken where it misses a criterion."""
-    shown = style.base(rows, "config level_text demand instances usd usd_text passes first said")
+    shown = style.base(rows, "config level_text demand instances usd usd_text passes last said")
     near = alt.selection_point(
         "near", fields=["demand"], nearest=True, on="pointermove", empty=False, clear="pointerout"
     )
@@ -38,14 +38,14 @@ def capacity(rows: Rows, colours: Colours) -> Chart:
         ),
     )
     rule = shown.transform_filter(near).mark_rule(color=variable("axis"), aria=False).encode(x)
-    label = shown.transform_filter("datum.first").encode(x, y, colour)
+    label = shown.transform_filter("datum.last").encode(x, y, colour)
     return alt.layer(
         rule,
         line,
         points.add_params(near),
-        *style.haloed(label, "said:N", **style.LABEL | {"dx": 6, "dy": -9}),
+        *style.haloed(label, "said:N", **style.LABEL | {"dx": 8}),
     ).properties(
-        width=870,
+        width=740,
         height=280,
         description="Monthly cost against demand on logarithmic axes, in steps of whole instances, a line per "
         "configuration.",

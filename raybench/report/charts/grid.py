@@ -9,7 +9,7 @@ from raybench.report.charts import style
 from raybench.report.charts.style import Chart, Colours, Rows
 from raybench.report.palette import variable
 
-_FIELD, _ACROSS = 40, 900
+_FIELD, _ACROSS = 36, 820
 
 
 def grid(
@@ -71,7 +71,7 @@ def grid(
     if style.has(rows, "best"):
         star = shown.transform_filter("datum.best").mark_text(text="★", fontSize=11, dx=13, dy=-10, aria=False)
         layers.append(star.encode(x, y))
-    fits = max(1, min(len(colours), _ACROSS // (len(levels) * _FIELD + 30)))
+    fits = style.balanced(len(colours), max(1, _ACROSS // (len(levels) * _FIELD + 18)))
     facet = alt.Facet("config:N", title=None, sort=list(colours))
     return (
         alt.layer(*layers)

@@ -59,7 +59,7 @@ def tokens_latency(
         "config level_text prompt_tokens_low prompt_tokens_high latency_low_s latency_high_s share_text requests",
     )
     scale = style.log(padding=6)
-    axis = alt.Axis(format=NUMBER, grid=False, tickCount=3, labelOverlap="greedy")
+    axis = alt.Axis(format=".3~s", grid=False, tickCount=3, labelOverlap="greedy", labelFlush=True)
     span = alt.Scale(zero=False, nice=False, padding=4)
     legend = alt.Legend(title="share of the panel's requests", orient="bottom", symbolType="square")
     steps = alt.Scale(domain=list(shares), range=[variable(f"h{n + 1}") for n in range(SHARES)])

@@ -126,7 +126,7 @@ def error_rates(rows: Rows, colours: Colours, levels: Sequence[str], reach: floa
     shown = style.base(rows, "config payload level_text error_rate error_rate_low error_rate_high errors any")
     said = " : ".join(f"datum.value == {at} ? '{text}'" for at, text in _TICKS.items()) + " : ''"
     axis = alt.Axis(values=list(_TICKS), labelExpr=said)
-    title = "error rate, 95 % Wilson interval (square-root scale)"
+    title = "error rate (square-root scale)"
     scale = alt.Scale(type="sqrt", domain=[0, reach], nice=False)
     y = alt.Y("level_text:N", sort=list(levels), title="load")
     some = alt.when("datum.any")
@@ -151,7 +151,7 @@ def error_rates(rows: Rows, colours: Colours, levels: Sequence[str], reach: floa
     counts = shown.mark_text(align="left", dx=8, fontSize=11, color=variable("ink2")).encode(
         alt.X("error_rate_high:Q", scale=scale), y, text="errors:N"
     )
-    across = min(3, len(colours))
+    across = style.balanced(len(colours), 3)
     return (
         alt.layer(bar, point, counts)
         .properties(width={1: 560, 2: 380, 3: 240}[across], height=alt.Step(22))

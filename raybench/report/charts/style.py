@@ -134,6 +134,12 @@ def haloed(chart: alt.Chart, text: str, **look: Any) -> list[alt.Chart]:
     return [chart.mark_text(**look, **halo).encode(text=text), chart.mark_text(**look).encode(text=text)]
 
 
+def balanced(number: int, most: int) -> int:
+    """How many panels to a row, at most so many, for rows as full as can be."""
+    rows = -(-number // most)
+    return max(1, -(-number // max(1, rows)))
+
+
 def panels(
     chart: alt.LayerChart | alt.FacetChart,
     colours: Colours,
@@ -143,10 +149,10 @@ def panels(
     named: bool = True,
 ) -> alt.FacetChart:
     """A panel per configuration, `columns` to a row; unnamed where the panels above already say whose they are."""
-    across = max(1, min(len(colours), columns))
+    across = balanced(len(colours), columns)
     sized = chart.properties(width={1: 640, 2: 460, 3: 305, 4: 235}[across] - gap, height=height)
     order = list(colours)
-    if len(colours) > columns:
+    if len(colours) > across:
         facet = alt.Facet("config:N", title=None, sort=order)
         return sized.facet(facet=facet, columns=across, spacing=gap, bounds="flush")
     header = alt.Header() if named else alt.Header(labels=False)

@@ -54,7 +54,7 @@ def little(rows: Rows, colours: Colours, band: tuple[float, float], names: Seque
 
 def client(rows: Rows, colours: Colours, levels: Sequence[float], limits: tuple[float, float]) -> Chart:
     """N: lateness p99 and the busiest client process's CPU against load, each with the limit it must stay under."""
-    shown = style.base(rows, "config payload kind level level_text late_ms cpu requests")
+    shown = style.base(rows, "config level level_text late_ms cpu")
     late_ms, busy = limits
     panels = []
     if style.has(rows, "late_ms"):
@@ -79,11 +79,9 @@ def _panel(
         style.colour(colours),
         tooltip=style.tips(
             config="configuration",
-            payload="data set",
             level_text="load",
             late_ms=("lateness p99 (ms)", ".3~r"),
             cpu=("of a core", ".1%"),
-            requests=("requests", ",d"),
         ),
     )
     once = style.values([{"limit": limit}])
