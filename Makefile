@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench lock clean
+.PHONY: demo test check bench bench-truth lock clean
 
 demo: .venv/demo  ## install what running needs, then measure two simulated endpoints
 	$(BIN)/raybench run configs/quickstart.yaml
@@ -18,6 +18,9 @@ check: .venv/dev  ## the quick half of `make test`: format, lint, types, and the
 
 bench: .venv/dev  ## performance figures, each as a ratio against a baseline of the same run
 	$(BIN)/python -m benchmarks
+
+bench-truth: .venv/dev  ## the figures behind the numbers, with their seeds: intervals, searches, this machine's stamps
+	$(BIN)/python -m benchmarks.truth
 
 chromium:  ## the browser for the report's tests; Debian's package, installed when missing and possible
 	@command -v chromium >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } \

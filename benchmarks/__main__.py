@@ -8,7 +8,7 @@ from pathlib import Path
 def main() -> int:
     """0 if every benchmark ran to its end."""
     here = Path(__file__).parent
-    names = sys.argv[1:] or sorted(p.stem for p in here.glob("*.py") if not p.stem.startswith(("_", "truth_")))
+    names = sys.argv[1:] or sorted(p.stem for p in here.glob("*.py") if not p.stem.startswith(("_", "truth")))
     failed = 0
     for name in names:
         print(f"\n=== {name}", flush=True)

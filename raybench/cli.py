@@ -70,9 +70,7 @@ def submit(
 @app.command()
 def plan(
     config: ConfigFile,
-    rehearse: Annotated[
-        bool, typer.Option("--rehearse", help="Play it in virtual time first.")
-    ] = False,
+    rehearse: Annotated[bool, typer.Option("--rehearse", help="Play it in virtual time first.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Validate CONFIG and print its trials, their time and their cost; touch nothing."""
@@ -92,11 +90,82 @@ def plan(
 
 
 @app.command()
-def report(run_dir: RunDirectory) -> None:
+def report(
+    run_dir: RunDirectory,
+    png: Annotated[bool, typer.Option("--png", help="Also write each chart as PNG, beside its SVG.")] = False,
+) -> None:
     """Rebuild trials.parquet, report.html and report.md of RUN_DIR from its rows."""
     from raybench.run import report as rebuild
 
-    rebuild(run_dir)
+    rebuild(run_dir, png)
+
+
+@app.command()
+def resume(
+    run_dir: RunDirectory,
+    address: Annotated[str, typer.Option(help="Ray cluster: local, auto, or HOST:PORT.")] = "local",
+    selftest: Annotated[bool, typer.Option(help="Measure the load actors' own error first.")] = True,
+) -> None:
+    """Finish the run in RUN_DIR: play what is left, report all; a finished run stays as it is."""
+    from raybench.cluster.monitor import Screen
+    from raybench.resume import resume as go_on
+
+    go_on(run_dir, address, Screen(), selftest=selftest)
+
+
+@app.command("open")
+def open_(run_dir: RunDirectory) -> None:
+    """Open the report of RUN_DIR in the browser and print its path."""
+    from raybench.report.browse import open_page
+
+    page, opened = open_page(run_dir)
+    print(page)
+    if not opened:
+        print("raybench: no browser here; open the file where there is one", file=sys.stderr)
+
+
+@app.command()
+def status(
+    run_dir: RunDirectory,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print how far the run in RUN_DIR is and, while it measures, its live figures."""
+    from raybench.cluster import status as room
+
+    found = room.status(run_dir)
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        room.show(found)
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The config file to make.")] = Path("raybench.yaml"),
+) -> None:
+    """Write a commented config to start from."""
+    from raybench.starter import init as write
+
+    write(file)
+    print(f"{file}: now `raybench plan {file}`, then `raybench run {file}`")
+
+
+@app.command()
+def compare(
+    base: Annotated[Path, typer.Argument(metavar="BASE", help="A run directory.", show_default=False)],
+    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="Another one.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Default CANDIDATE/compare-BASE.", show_default=False)] = None,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Compare even what is not comparable.")] = False,
+    enforce: Annotated[bool, typer.Option("--enforce", help="Exit 4 if anything got worse.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare two runs cell by cell: worse, better, same or can't tell; write compare.html and compare.md."""
+    from raybench import comparing
+
+    found = comparing.compare(base, candidate, out, anyway)
+    print(comparing.as_json(found) if as_json else comparing.text(found))
+    print(f"comparison: {comparing.folder(found, candidate, out) / 'compare.html'}", file=sys.stderr)
+    comparing.gate(found, enforce=enforce)
 
 
 @app.command()
@@ -108,6 +177,20 @@ def simulate(
     from raybench.simulator.launch import simulate as serve
 
     serve(profile, port)
+
+
+@app.command()
+def selftest(
+    actors: Annotated[int, typer.Option(min=1, help="Load actors that measure at once.")] = 1,
+    address: Annotated[str, typer.Option(help="Ray cluster: local, auto, or HOST:PORT.")] = "local",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure this machine's own measurement error against the simulator."""
+    from raybench import selftest as room
+    from raybench.cluster.monitor import Screen
+
+    found = room.selftest(actors, address, Screen())
+    print(json.dumps(found.as_dict(), indent=1) if as_json else room.text(found))
 
 
 @app.command()

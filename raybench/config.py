@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, model_
 from raybench.analysis.columns import ALIASES, QUANTILES, RATES, SPREADS
 from raybench.client.target import Timeouts
 from raybench.errors import InputError
-from raybench.loads import LoadSpec
+from raybench.loads import LoadSpec, SearchLoad
 from raybench.specs import Experiment, PayloadSpec, SimulatedEndpoint
 from raybench.strict import Model, Name, Seconds, Some, explain, nearest, seconds, shown, wrong
 from raybench.yamlfile import Document, dotted, read
@@ -174,12 +174,31 @@ class Config(Model):
                     raise wrong(problem, "route: stream or openai, or no such criterion", "criteria", metric)
         return self
 
+    @model_validator(mode="after")
+    def _searches_can_end(self) -> Self:
+        for place, load in enumerate(self.loads):
+            if not isinstance(load, SearchLoad):
+                continue
+            for experiment in self.experiments:
+                if load.experiments and experiment.name not in load.experiments:
+                    continue
+                if load.max_usd is not None and experiment.price_per_hour is None:
+                    problem = f"'{experiment.name}' has no price_per_hour, so nothing tells when so much is spent"
+                    raise wrong(problem, "a price for it, or max_minutes alone", "loads", place, "max_usd")
+                if load.metric.startswith(STREAMED) and not experiment.streams:
+                    problem = f"'{experiment.name}' answers in one piece (route: {experiment.route})"
+                    raise wrong(problem, "route: stream or openai, or metric: latency_p99", "loads", place, "metric")
+        return self
 
-def load_config(path: str | Path) -> Config:
-    """The config in the file at `path`; InputError says what is wrong with it, and on which line."""
+
+def load_config(path: str | Path, folder: Path | None = None) -> Config:
+    """The config in the file at `path`; InputError says what is wrong with it, and on which line.
+
+    Paths in it start from `folder`, the file's own if not given.
+    """
     document = read(Path(path))
     try:
-        config = Config.model_validate(document.value, context={"folder": Path(path).parent})
+        config = Config.model_validate(document.value, context={"folder": folder or Path(path).parent})
     except ValidationError as error:
         raise explain(error, document) from None
     config._document = document

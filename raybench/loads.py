@@ -1,7 +1,7 @@
 """How requests arrive, as the config file says it: each entry makes the load objects that are played."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,20 +16,26 @@ from raybench.load.arrivals import (
     Ramp,
     Replay,
 )
+from raybench.load.search import Search
 from raybench.strict import Distinct, File, Model, OneOrMore, Seconds, wrong
 
 Rate = Annotated[float, Field(gt=0, le=MAX_RATE)]
 Concurrency = Annotated[int, Field(ge=1, le=MAX_CONCURRENCY)]
 
 
-class LoadModel(Model):
-    """What every way of loading has: how long or how many, after which warm-up, and for whom (all by default)."""
+class ForSome(Model):
+    """For whom a load is: every payload and experiment by default."""
+
+    payloads: Annotated[tuple[str, ...], OneOrMore, Distinct] | None = None
+    experiments: Annotated[tuple[str, ...], OneOrMore, Distinct] | None = None
+
+
+class LoadModel(ForSome):
+    """What every way of loading but a search has: how long or how many, and after which warm-up."""
 
     duration_s: Seconds | None = Field(default=None, alias="duration", gt=0, le=7 * 86400)
     requests: int | None = Field(default=None, ge=1, le=100_000_000)
     warmup_s: Seconds = Field(default=0.0, alias="warmup", ge=0, le=86400)
-    payloads: Annotated[tuple[str, ...], OneOrMore, Distinct] | None = None
-    experiments: Annotated[tuple[str, ...], OneOrMore, Distinct] | None = None
 
     @model_validator(mode="after")
     def _ends(self) -> Self:
@@ -124,5 +130,29 @@ class ReplayLoad(OpenLoad):
         return self
 
 
-LoadSpec = ClosedLoad | ConstantLoad | PoissonLoad | GammaLoad | RampLoad | ReplayLoad
+class SearchLoad(ForSome):
+    """The highest Poisson rate that keeps `metric` within `limit`: short probes, then trials that certify it.
+
+    It ends by itself, or at `max_minutes` of load or `max_usd` of instances, whichever comes first.
+    """
+
+    kind: Literal["search"]
+    metric: Literal["ttft_p99", "latency_p99"]
+    limit_s: Seconds = Field(alias="limit", gt=0, le=3600)
+    start: Rate = 1.0
+    certify_s: Seconds = Field(default=600.0, alias="certify", ge=10, le=86400)
+    warmup_s: Seconds = Field(default=30.0, alias="warmup", ge=0, le=3600)
+    max_minutes: float = Field(default=60.0, gt=0, le=7 * 1440)
+    max_usd: float | None = Field(default=None, gt=0, le=1e6)
+
+    duration_s: ClassVar[None] = None
+    requests: ClassVar[None] = None
+
+    def arrivals(self) -> Iterator[Search]:
+        """The one search."""
+        most_s = self.max_minutes * 60
+        yield Search(self.metric, self.limit_s, self.start, self.certify_s, self.warmup_s, most_s, self.max_usd)
+
+
+LoadSpec = ClosedLoad | ConstantLoad | PoissonLoad | GammaLoad | RampLoad | ReplayLoad | SearchLoad
 """How requests arrive, by `kind`."""

@@ -5,11 +5,14 @@ import platform
 import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from hashlib import blake2b
 from importlib.metadata import version
 from typing import Any
 
 from raybench import __version__
+from raybench.cluster.search import Searched, sentence
 from raybench.config import Config, Experiment, SimulatedEndpoint
+from raybench.load.search import Search
 from raybench.payloads.pool import Pool
 from raybench.plan import Plan, Trial
 from raybench.rows import SCHEMA_VERSION
@@ -28,18 +31,21 @@ def begin(config: Config, plan: Plan, pools: Mapping[str, Pool], run_id: str) ->
         "run_id": run_id,
         "region": config.region,
         "started_utc": utc(),
+        "resumed_utc": [],
         "finished_utc": None,
         "state": "running",
         "simulated": any(simulated(experiment) for experiment in config.experiments),
         "seed": config.seed,
         "config_file": config.file.name if config.file else None,
+        "config_folder": None,
         "config_text": config.text,
         "model": config.model,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "hosts": [{"host": socket.gethostname(), "cpus": os.cpu_count()}],
         "experiments": [_experiment(experiment) for experiment in config.experiments],
         "payloads": [_payload(config, name, pool) for name, pool in pools.items()],
-        "trials": [_trial(trial) for trial in plan.trials],
+        "trials": [entry(trial) for trial in plan.trials if not isinstance(trial.load, Search)],
+        "searches": [planned(trial, trial.load) for trial in plan.trials if isinstance(trial.load, Search)],
         "criteria": dict(config.criteria.limits),
         "enforce": False,
         "report": {"payload": config.report.payload},
@@ -55,6 +61,11 @@ def simulated(experiment: Experiment) -> bool:
 def utc() -> str:
     """Now, for people: UTC to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def age_s(manifest: Manifest) -> float:
+    """Seconds since the run was started, by the wall clock, whole ones as it was written down."""
+    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(manifest["started_utc"])).total_seconds())
 
 
 def _experiment(experiment: Experiment) -> Manifest:
@@ -81,6 +92,7 @@ def _payload(config: Config, name: str, pool: Pool) -> Manifest:
         "datasets": list(pool.datasets),
         "tokens": list(spec.tokens) if spec.tokens else None,
         "language": spec.language,
+        "payload_hash": prompts_hash(pool),
         "kept": pool.kept,
         "dropped": dict(pool.dropped),
         "tokens_source": pool.tokens_source,
@@ -88,7 +100,23 @@ def _payload(config: Config, name: str, pool: Pool) -> Manifest:
     }
 
 
-def _trial(trial: Trial) -> Manifest:
+def prompts_hash(pool: Pool) -> str:
+    """BLAKE2b over the prompts in their order, each after its length: equal where two runs sent the same texts."""
+    digest = blake2b(digest_size=16)
+    for prompt in pool.prompts:
+        text = prompt.text.encode()
+        digest.update(b"%d:" % len(text) + text)
+    return digest.hexdigest()
+
+
+def planned(trial: Trial, search: Search) -> Manifest:
+    """A search that is still to be played."""
+    found = Searched(trial, search, None, ())
+    return found.as_dict() | {"sentence": sentence(found)}
+
+
+def entry(trial: Trial) -> Manifest:
+    """A trial that is still to be played."""
     return {
         "trial_id": trial.trial_id,
         "experiment": trial.experiment,
@@ -102,9 +130,10 @@ def _trial(trial: Trial) -> Manifest:
         "warmup_s": trial.warmup_s,
         "duration_s": trial.duration_s,
         "requests": trial.requests,
-        "state": "planned",
-        "started_s": None,
-        "rows": None,
-        "actors": [],
-        "lost": [],
+        **unplayed(),
     }
+
+
+def unplayed() -> Manifest:
+    """What a trial says before it is played."""
+    return {"state": "planned", "started_s": None, "rows": None, "actors": [], "lost": [], "lost_rows": None}

@@ -9,28 +9,31 @@ from typing import Any
 from raybench.analysis.columns import QUANTILES
 from raybench.config import Config
 from raybench.load.arrivals import Closed, Load
+from raybench.load.search import Search
 from raybench.loads import LoadSpec
 from raybench.simulator.profiles import Batching, Fixed
 from raybench.specs import Experiment, PayloadSpec, SimulatedEndpoint
 
 MAX_TRIALS = 10_000
 MAX_ID_CHARS = 240
+PROBE_CHARS = 20
+"""What a probe's name adds to that of its search."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
     """One cell: experiment × payload × load × repeat; its rows are counted after `warmup_s`.
 
-    It lasts `duration_s` or until `requests` were measured. `cell` counts payloads × loads × repeats and `seed`
-    draws the arrivals: both are the same for every experiment, so that endpoints are compared on equal work.
-    `expected_s` is None where nothing tells.
+    It lasts `duration_s` or until `requests` were measured; a search has neither, its probes are trials of their own.
+    `cell` counts payloads × loads × repeats and `seed` draws the arrivals: both are the same for every experiment, so
+    that endpoints are compared on equal work. `expected_s` is None where nothing tells; of a search, the most.
     """
 
     trial_id: str
     index: int
     experiment: str
     payload: str
-    load: Load
+    load: Load | Search
     repeat: int
     cell: int
     warmup_s: float
@@ -94,7 +97,7 @@ def plan(config: Config) -> Plan:
             same = f"{trial.load.label} of {trial.payload} is planned twice, first in loads[{places[trial.trial_id]}]"
             raise config.wrong(same, "each load once to a payload", "loads", place)
         places[trial.trial_id] = place
-        if len(trial.trial_id) > MAX_ID_CHARS:
+        if len(trial.trial_id) > MAX_ID_CHARS - PROBE_CHARS * isinstance(trial.load, Search):
             raise config.wrong(
                 "the names of this trial are too long", f"at most {MAX_ID_CHARS} together", "loads", place
             )
@@ -119,7 +122,7 @@ def _trials(config: Config) -> Iterator[tuple[Trial, int]]:
                 index += 1
 
 
-def _cells(config: Config) -> Iterator[tuple[PayloadSpec, int, Load, int]]:
+def _cells(config: Config) -> Iterator[tuple[PayloadSpec, int, Load | Search, int]]:
     """Payloads × loads × repeats; a load with the position of its entry."""
     for payload in config.payloads:
         for place, spec in enumerate(config.loads):
@@ -139,7 +142,7 @@ def _trial(
     experiment: Experiment,
     payload: PayloadSpec,
     spec: LoadSpec,
-    load: Load,
+    load: Load | Search,
     repeat: int,
     cell: int,
 ) -> Trial:
@@ -176,8 +179,10 @@ def _check_samples(config: Config, trial: Trial) -> None:
             raise config.wrong(problem, allowed, "criteria", metric)
 
 
-def _expected_s(experiment: Experiment, payload: PayloadSpec, spec: LoadSpec, load: Load) -> float | None:
+def _expected_s(experiment: Experiment, payload: PayloadSpec, spec: LoadSpec, load: Load | Search) -> float | None:
     """Seconds of one trial without its drain: as configured, or from the rate, or from the simulated profile."""
+    if isinstance(load, Search):
+        return load.most_s(experiment.usd_per_hour)
     if spec.duration_s is not None:
         return spec.warmup_s + spec.duration_s
     requests = spec.requests or 0
@@ -241,6 +246,8 @@ def as_dict(plan: Plan) -> dict[str, Any]:
 def _trial_cells(trial: Trial) -> tuple[str, ...]:
     measured = f"{trial.requests} requests" if trial.duration_s is None else f"{trial.duration_s:g} s"
     load, warmup, about = trial.load.label, f"{trial.warmup_s:g} s", lasting(trial.expected_s)
+    if isinstance(trial.load, Search):
+        measured, about = "until certified", f"at most {about}"
     return trial.experiment, trial.payload, load, str(trial.repeat), warmup, measured, about
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from raybench.load.search import Search
 from raybench.plan import aligned, dollars, lasting
 from raybench.rehearsal import MOST_REQUESTS, Need, Rehearsal, Rehearsed
 
@@ -19,7 +20,17 @@ def text(rehearsal: Rehearsal) -> str:
     total = f"{lasting(rehearsal.seconds())} of load with endpoints in parallel, {dollars(rehearsal.usd())}"
     count = f"{len(rehearsal.trials)} trial{'s' if len(rehearsal.trials) > 1 else ''} in virtual time"
     short = [_short(rehearsal, metric) for metric in metrics]
-    return "\n".join((f"{rehearsal.plan.name}: {count}; the run: {total}", "", *upper, "", *short, "", *lower))
+    head = f"{rehearsal.plan.name}: {count}; the run: {total}"
+    return "\n".join((head, *_searches(rehearsal), "", *upper, "", *short, "", *lower))
+
+
+def _searches(rehearsal: Rehearsal) -> Iterator[str]:
+    """That searches were left out, if there are any, and what they may add."""
+    searches = [trial for trial in rehearsal.plan.trials if isinstance(trial.load, Search)]
+    if searches:
+        most = lasting(sum(trial.expected_s or 0.0 for trial in searches))
+        many = f"{len(searches)} search{'es' if len(searches) > 1 else ''}"
+        yield f"{many} not rehearsed and not counted: at most {most} together"
 
 
 def as_dict(rehearsal: Rehearsal) -> dict[str, Any]:

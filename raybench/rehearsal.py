@@ -29,6 +29,7 @@ from raybench.client.sagemaker import SageMakerClient
 from raybench.clock import NS_PER_S, Clock, run_virtually
 from raybench.cluster.part import Part, Post, request
 from raybench.config import Config
+from raybench.load.search import Search
 from raybench.payloads.pool import Pool, load_pool
 from raybench.payloads.tokens import counter
 from raybench.plan import Plan, Trial
@@ -79,7 +80,7 @@ class Rehearsed:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """Every trial of a plan as it went, in the plan's order."""
+    """Every trial of a plan but its searches, as it went, in the plan's order."""
 
     plan: Plan
     trials: tuple[Rehearsed, ...]
@@ -117,6 +118,8 @@ def rehearse(config: Config, plan: Plan, workers: int | None = None) -> Rehearsa
         if not isinstance(experiment.endpoint, SimulatedEndpoint):
             problem = f"'{experiment.name}' is a real endpoint, which cannot be rehearsed"
             raise config.wrong(problem, "endpoint: {simulate: PROFILE}", "experiments", place, "endpoint")
+    if all(isinstance(trial.load, Search) for trial in plan.trials):
+        raise config.wrong("searches are not rehearsed, and there is nothing else", "another load", "loads")
     scenes = list(_scenes(config, plan))
     workers = min(workers or os.cpu_count() or 1, len(scenes))
     if workers == 1:
@@ -137,7 +140,8 @@ def _scenes(config: Config, plan: Plan) -> Iterator[Scene]:
     manifest = manifests.begin(config, plan, pools, "rehearsal")
     for experiment in config.experiments:
         for name, pool in pools.items():
-            trials = tuple(trial for trial in plan.of(experiment.name) if trial.payload == name)
+            mine = (trial for trial in plan.of(experiment.name) if trial.payload == name)
+            trials = tuple(trial for trial in mine if not isinstance(trial.load, Search))
             if trials:
                 yield Scene(config, experiment, pool.prompts, trials, manifest)
 

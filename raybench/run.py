@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from raybench import manifest as manifests
+from raybench import searching, targets
 from raybench import selftest as selftests
-from raybench import targets
-from raybench.analysis import decide, reduce, validity
+from raybench.analysis import decide, reduce, searched, validity
 from raybench.analysis.reduce import Findings
 from raybench.client.target import Target
 from raybench.cluster import environment
 from raybench.cluster.actor import Post, preflight
 from raybench.cluster.monitor import Screen
+from raybench.cluster.search import Seen
 from raybench.config import Config
 from raybench.errors import (
     CriteriaMissedError,
@@ -32,6 +33,7 @@ from raybench.errors import (
     InvalidRunError,
     RaybenchError,
 )
+from raybench.load.search import Search
 from raybench.payloads.pool import Pool, load_pool
 from raybench.payloads.tokens import counter
 from raybench.plan import Plan, Trial, plan
@@ -57,25 +59,39 @@ def run(
     """
     matrix = plan(config)
     folder = config.file.parent if config.file else Path()
-    pools = {
+    pools = pools_of(config, folder)
+    rundir = RunDir.create(out.absolute())
+    with rundir.hold():
+        conductor = Conductor(config, matrix, pools, rundir, screen)
+        conductor.manifest |= {"enforce": enforce, "config_folder": str(folder.absolute())}
+        conductor.record()
+        if config.file:
+            rundir.write(config.file.name, config.text.encode())
+        carry_out(conductor, address, selftest=selftest)
+
+
+def pools_of(config: Config, folder: Path) -> dict[str, Pool]:
+    """The prompts of every payload; the files of datasets are found from `folder`."""
+    return {
         payload.name: load_pool(payload.payload, counter(payload.tokenizer), config.seed, folder)
         for payload in config.payloads
     }
-    rundir = RunDir.create(out.absolute())
-    conductor = Conductor(config, matrix, pools, rundir, screen)
-    conductor.manifest["enforce"] = enforce
-    conductor.record()
-    if config.file:
-        rundir.write(config.file.name, config.text.encode())
+
+
+def carry_out(conductor: "Conductor", address: str, *, selftest: bool) -> None:
+    """Conducts to the end, or until somebody has had enough of waiting for it."""
     try:
         conductor.conduct(address, selftest=selftest)
     except KeyboardInterrupt:
-        raise InterruptedRunError(f"stopped at once; what was measured is in {rundir.path}") from None
+        conductor.finish("interrupted")
+        path = conductor.rundir.path
+        after = f"`raybench report {path}` makes a report of what was measured, `raybench resume {path}` goes on"
+        raise InterruptedRunError(f"stopped at once: {after}") from None
     finally:
-        screen.close()
+        conductor.screen.close()
 
 
-def report(path: Path) -> None:
+def report(path: Path, png: bool = False) -> None:
     """Rebuilds trials.parquet and the reports of a run directory from its rows and run.json alone.
 
     Raises InvalidRunError or CriteriaMissedError as the run did.
@@ -83,25 +99,37 @@ def report(path: Path) -> None:
     rundir = RunDir.open(path.absolute())
     manifest = rundir.manifest()
     verdict = _publish(rundir, manifest, reduce.reduce(rundir.requests, manifest))
+    if png:
+        build.pictures(rundir.path)
     if verdict:
         raise verdict
 
 
 class Conductor:
-    """One run: its plan, its directory, and how far it got."""
+    """One run: its plan, its directory, and how far it got; with a `manifest` it goes on with that run.
+
+    The plan then holds the trials that are left, and the rows of the others are read from the directory.
+    """
 
     def __init__(
-        self, config: Config, matrix: Plan, pools: Mapping[str, Pool], rundir: RunDir, screen: Screen
+        self,
+        config: Config,
+        matrix: Plan,
+        pools: Mapping[str, Pool],
+        rundir: RunDir,
+        screen: Screen,
+        manifest: manifests.Manifest | None = None,
     ) -> None:
         self.config, self.plan, self.pools, self.rundir, self.screen = config, matrix, pools, rundir, screen
-        self.manifest = manifests.begin(config, matrix, pools, rundir.path.name)
+        self.manifest = manifest or manifests.begin(config, matrix, pools, rundir.path.name)
         self._trials = {trial["trial_id"]: trial for trial in self.manifest["trials"]}
         self._experiments = {experiment["name"]: experiment for experiment in self.manifest["experiments"]}
-        self._played: list[pa.Table] = []
+        self._played = [rundir.requests(trial) for trial in self.manifest["trials"] if trial["state"] == "done"]
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._crews: list[Crew] = []
-        self._began_s = time.monotonic()
+        self._began_s = time.monotonic() - (manifests.age_s(manifest) if manifest else 0.0)
+        self._alone = True
 
     def record(self) -> None:
         """Brings run.json up to date."""
@@ -110,7 +138,8 @@ class Conductor:
 
     def conduct(self, address: str, *, selftest: bool = True) -> None:
         """Starts what is needed, plays every trial, and writes the report, whatever happened."""
-        environment.prepare(local=address == "local")
+        self._alone = address == "local"
+        environment.prepare(local=self._alone)
         with ThreadPoolExecutor(1) as helper, ExitStack() as stack:
             warm = helper.submit(build.warm_up)
             simulator = stack.enter_context(targets.simulator(self.config, self.rundir.path / "truth.jsonl"))
@@ -118,15 +147,16 @@ class Conductor:
             warm.result()
             if selftest:
                 self._selftest()
-            self.screen.say("measuring")
-            self.screen.expect(self.plan)
             with self._interruptible():
+                self.screen.say("measuring")
+                self.screen.expect(self.plan, self._usd_per_hour(), self.rundir.path)
                 failure = self._play_all(simulator)
             self.screen.close()
             self.screen.say("reducing the rows")
             try:
-                findings = reduce.reduce_with_ray(self._played, self.manifest, self.rundir.write_part)
-                self._finish(failure)
+                keep = self.rundir.write_part if self._alone else _is_kept
+                findings = reduce.reduce_with_ray(self._played, self.manifest, keep)
+                self.finish("failed" if failure else "interrupted" if self._stopping.is_set() else "done")
                 verdict = _publish(self.rundir, self.manifest, findings)
             except RaybenchError as later:
                 raise failure or later from None
@@ -169,7 +199,7 @@ class Conductor:
 
     def _selftest(self) -> None:
         """Lets the load actors measure their own error first; where they cannot, the run goes on without."""
-        self.screen.say("measuring what the load actors' own stamps are worth")
+        self.screen.say("selftest: what the load actors' own stamps are worth")
         try:
             found = selftests.before(self._crews, self.plan)
         except InfrastructureError as error:
@@ -196,56 +226,98 @@ class Conductor:
 
     def _play_all(self, simulator: Simulated | None) -> RaybenchError | None:
         """Plays all experiments in parallel; returns what stopped them, if something of ours did."""
-        health: list[Mapping[str, float]] = []
-        looked_s = 0.0
         with ThreadPoolExecutor(len(self._crews)) as threads:
             playing = [
                 threads.submit(self._play, crew, experiment)
                 for crew, experiment in zip(self._crews, self.config.experiments, strict=True)
             ]
-            told = False
-            while wait(playing, timeout=LOOK_EVERY_S).not_done:
-                if any(future.done() and future.exception() for future in playing):
-                    self._stopping.set()
-                if self._stopping.is_set() and not told:
-                    told = True
-                    for crew in self._crews:
-                        crew.stop()
-                if simulator and time.monotonic() - looked_s > HEALTH_EVERY_S:
-                    looked_s = time.monotonic()
-                    health.append(simulator.health())
-        self.manifest["simulator"] = _worst(health)
+            try:
+                health = self._watch(playing, simulator)
+            except KeyboardInterrupt:
+                self._stopping.set()
+                for crew in self._crews:
+                    crew.kill()
+                raise
+        self.manifest["simulator"] = _worst(health) or self.manifest["simulator"]
         return _failure(playing)
+
+    def _watch(self, playing: "Sequence[Future[None]]", simulator: Simulated | None) -> Sequence[Mapping[str, float]]:
+        """Waits for all to end, and stops all once one fails; returns what the simulator said of itself meanwhile."""
+        health: list[Mapping[str, float]] = []
+        looked_s = 0.0
+        while wait(playing, timeout=LOOK_EVERY_S).not_done:
+            if any(future.done() and future.exception() for future in playing):
+                self._stopping.set()
+            if self._stopping.is_set():
+                for crew in self._crews:  # again and again: a trial may begin just as it is told
+                    crew.stop()
+            if simulator and time.monotonic() - looked_s > HEALTH_EVERY_S:
+                looked_s = time.monotonic()
+                health.append(simulator.health())
+        return health
 
     def _play(self, crew: "Crew", experiment: Experiment) -> None:
         """Plays one endpoint's trials, one after another."""
         about = self._experiments[experiment.name]
-        began_s = time.monotonic()
+        began_s = time.monotonic() - (about["duration_s"] or 0.0)
         for trial in self.plan.of(experiment.name):
             if self._stopping.is_set():
                 break
-            self._play_trial(crew, trial)
+            if isinstance(trial.load, Search):
+                self._search(crew, trial, trial.load, experiment.usd_per_hour)
+            else:
+                self._play_trial(crew, trial)
             held_s = time.monotonic() - began_s
             about["duration_s"] = held_s
-            if experiment.price_per_hour is not None:
-                about["cost_usd"] = experiment.price_per_hour * experiment.instance_count * held_s / 3600
+            if experiment.usd_per_hour is not None:
+                about["cost_usd"] = experiment.usd_per_hour * held_s / 3600
             self.record()
         crew.close()
 
-    def _play_trial(self, crew: "Crew", trial: Trial) -> None:
+    def _search(self, crew: "Crew", trial: Trial, search: Search, usd_per_hour: float | None) -> None:
+        """Plays a search, whose probes are trials of their own."""
+        stage = searching.Stage(
+            manifest=self.manifest,
+            trials=self._trials,
+            play=lambda probe, seen: self._play_trial(crew, probe, seen),
+            stop=crew.stop,
+            rows_of=self.rundir.requests,
+            record=self.record,
+            say=self.screen.say,
+        )
+        searching.search(trial, search, stage, usd_per_hour)
+
+    def _play_trial(self, crew: "Crew", trial: Trial, watch: Seen | None = None) -> pa.Table | None:
+        """Plays one trial; returns its rows, or None if it was not played to its end. `watch` sees every batch."""
+        if self._stopping.is_set():
+            return None
+
+        def seen(batch: pa.Table) -> None:
+            self.screen.seen(trial, batch)
+            if watch:
+                watch(batch)
+
         noted = self._trials[trial.trial_id]
         noted["state"], noted["started_s"] = "partial", round(time.monotonic() - self._began_s, 3)
         self.screen.begin(trial)
-        played = crew.play(trial, self.config.seed, lambda batch: self.screen.seen(trial, batch))
-        if not self._stopping.is_set() and not played.lost:
-            noted["state"] = "done"
-        rows = self.rundir.requests(noted) if played.lost else played.rows
+        played = crew.play(trial, self.config.seed, seen)
+        whole, rows = not self._stopping.is_set() and not played.lost, played.rows
         noted["rows"], noted["actors"], noted["lost"] = len(rows), list(played.actors), list(played.lost)
+        noted["lost_rows"] = played.loss
+        if not self._alone:  # the spools are on the workers, and a worker may go
+            self.rundir.write_part(noted, rows)
+        if whole:
+            noted["state"] = "done"
         self._played.append(rows)
         self.screen.end(trial, rows)
+        return rows if whole else None
 
-    def _finish(self, failure: RaybenchError | None) -> None:
-        state = "failed" if failure else "interrupted" if self._stopping.is_set() else "done"
+    def _usd_per_hour(self) -> dict[str, float | None]:
+        """What the instances of each experiment cost together."""
+        return {one.name: one.usd_per_hour for one in self.config.experiments}
+
+    def finish(self, state: str) -> None:
+        """Says in run.json how the run ended."""
         self.manifest |= {"state": state, "finished_utc": manifests.utc()}
         self.record()
 
@@ -261,20 +333,28 @@ class Conductor:
 
 def _publish(rundir: RunDir, manifest: Mapping[str, Any], findings: Findings) -> RaybenchError | None:
     """Writes trials.parquet and the reports, prints the answer, and returns the error it deserves, if any."""
-    decision = decide.decide(findings.trials, manifest["criteria"], manifest["report"]["payload"])
     rundir.write_table("trials.parquet", findings.trials)
+    findings = searched.counted(findings, manifest)
+    decision = searched.decided(findings, manifest)
     build.build(rundir.path, findings, decision, manifest)
-    for sentence in decision.sentences:
-        print(decide.plain(sentence))
+    found = (search["sentence"] for search in manifest.get("searches", ()))
+    for sentence in dict.fromkeys((*found, *map(decide.plain, decision.sentences))):
+        print(sentence)
     print(f"report: {rundir.path / 'report.html'}")
     invalid = [trial for trial in findings.trials.to_pylist() if trial["valid"] == validity.Valid.INVALID]
     if invalid:
         codes = sorted({code for trial in invalid for code in trial["reasons"]})
         many = f"{len(invalid)} of {len(findings.trials)} trials"
         return InvalidRunError(f"{many} cannot be trusted ({', '.join(codes)}); the report says why and what to do")
+    if faults := searched.faults(manifest):
+        return InvalidRunError(f"a search ended for what cannot be trusted ({', '.join(faults)}); the report has it")
     if manifest["enforce"] and decision.winner is None:
         return CriteriaMissedError("no setting meets every criterion")
     return None
+
+
+def _is_kept(trial: Mapping[str, Any], table: pa.Table) -> None:
+    """What Ray Data does with rows that are in their part already."""
 
 
 def _worst(health: Sequence[Mapping[str, float]]) -> dict[str, float] | None:

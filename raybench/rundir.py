@@ -6,6 +6,7 @@ name, synced and renamed: a reader finds the old file or the new one, never half
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import zlib
@@ -122,7 +123,40 @@ class RunDir:
 
     def segment(self, trial_id: str, actor: str) -> Segment:
         """A new spool segment for one actor of one trial."""
-        return Segment(self.path / "spool" / trial_id / f"{quote(actor, safe='')}.rows")
+        return Segment(self._spool_of(trial_id, actor))
+
+    def spooled(self, trial_id: str, actor: str) -> Iterator[Row]:
+        """The whole rows that one actor's spool of a trial holds on this machine; none if there is no such spool."""
+        path = self._spool_of(trial_id, actor)
+        return read_segment(path) if path.is_file() else iter(())
+
+    def _spool_of(self, trial_id: str, actor: str) -> Path:
+        return self.path / "spool" / trial_id / f"{quote(actor, safe='')}.rows"
+
+    def set_aside(self, trial: Mapping[str, Any], place: str) -> None:
+        """Moves what there is of a trial, its part and its spool, to abandoned/`place`; nothing is deleted."""
+        aside = self.path / "abandoned" / place
+        for path in (self.part(trial), self.path / "spool" / trial["trial_id"]):
+            if path.exists():
+                kept = aside / path.relative_to(self.path)
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(kept)
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Holds the directory for this process, which the kernel undoes when it ends; InputError if another does."""
+        fd = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise InputError("a run is going on in it", where=str(self.path), allowed="wait, or stop it") from None
+        except OSError:  # a file system that knows no locks
+            pass
+        try:
+            yield
+        finally:
+            os.close(fd)
 
     def part(self, trial: Mapping[str, Any]) -> Path:
         """Where the rows of a trial stand once the trial is over."""

@@ -139,6 +139,11 @@ class Experiment(Model):
     price_per_hour: float | None = Field(default=None, gt=0, le=1_000_000)
 
     @property
+    def usd_per_hour(self) -> float | None:
+        """What its instances cost together."""
+        return None if self.price_per_hour is None else self.price_per_hour * self.instance_count
+
+    @property
     def streams(self) -> bool:
         """Whether replies come in pieces."""
         return self.route == "stream" or (self.route == "openai" and self.parameters.get("stream") is not False)

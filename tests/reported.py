@@ -4,10 +4,11 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import made
 import pyarrow as pa
 
 from raybench.analysis.columns import TRIALS
-from raybench.analysis.reduce import CURVES, FAILURES, TOKENS, Findings
+from raybench.analysis.reduce import CURVES, FAILURES, TOKENS, Findings, reduce
 from raybench.analysis.timeline import DENSITY, OVER_TIME
 
 G5, P4D = "ml.g5.48xlarge", "ml.p4d.24xlarge"
@@ -170,12 +171,14 @@ def seed_run() -> tuple[Findings, dict[str, Any]]:
         for instance, failed in SEED_FAILED.items()
         for level, latency, rate in failed
     }
+    rows[P4D, "en_3000-3840", 1] |= dict.fromkeys(("latency_p50", "latency_p95", "latency_p99"), 2.60)
+    rows[P4D, "en_3000-3840", 1] |= {"prompt_token_count_mean": 3394.0, "completion_token_count_mean": 3420.0}
     for (instance, bucket, level), (_, _, latency, prompt, completion, rate) in best.items():
         known = rows.setdefault((instance, bucket, level), {})
         known |= {"latency_mean": latency, "transactions_per_minute": float(rate)}
         known |= {"prompt_token_count_mean": float(prompt), "completion_token_count_mean": float(completion)}
     for instance, buckets in SEED_NONE.items():
-        rows |= {(instance, bucket, 1): {"latency_mean": 6.0, "transactions_per_minute": 9.0} for bucket in buckets}
+        rows |= {(instance, bucket, 1): {"latency_mean": 6.0, "transactions_per_minute": 10.0} for bucket in buckets}
     trials = [
         trial(instance, SEED_NAMES[instance], f"payload_{bucket}.jsonl", level, **known)
         for (instance, bucket, level), known in rows.items()
@@ -188,6 +191,7 @@ def small_run(**other: Any) -> tuple[Findings, dict[str, Any]]:
     names = {G5: "llama2-70b-g5.48xlarge-tgi1.1.0", P4D: "llama2-70b-p4d.24xlarge-tgi0.9.3"}
     payloads = ["payload_en_1-500", "payload_en_500-1000"]
     trials, curves, tokens, failures = [], [], [], []
+    over_time, density = [], []
     for instance, base_s, top in ((G5, 1.2, 70.0), (P4D, 0.6, 190.0)):
         for place, payload in enumerate(payloads):
             for level in (1, 2, 4, 8):
@@ -199,9 +203,11 @@ def small_run(**other: Any) -> tuple[Findings, dict[str, Any]]:
                 trials.append(row)
                 curves += _curve(row["trial_id"], mean, requests)
                 tokens += _bins(row, mean)
+                over_time += _stretches(row)
+                density += _density(row)
                 if row["failed"]:
                     failures.append(_failure(row))
-    return findings(trials, curves, tokens, failures), manifest(names, payloads, **other)
+    return findings(trials, curves, tokens, failures, over_time, density), manifest(names, payloads, **other)
 
 
 def _measured(mean: float, rate: float, requests: int, level: int) -> dict[str, Any]:
@@ -221,6 +227,19 @@ def _measured(mean: float, rate: float, requests: int, level: int) -> dict[str, 
         "latency_p95_low": mean * 1.1 if requests >= 72 else None,
         "latency_p95_high": mean * 1.4 if requests >= 72 else None,
         "ttft_p50": mean * 0.3,
+        "ttft_p95": mean * 0.4 if requests >= 72 else None,
+        "itl_p50": mean * 0.02,
+        "itl_p95": mean * 0.03,
+        "client_mean": mean * 0.002,
+        "prefill_mean": mean * 0.3,
+        "decode_mean": mean * 0.698,
+        "output_tokens_per_s_per_user_mean": 25.6 / mean,
+        "output_tokens_per_s_per_user_mean_low": 25.0 / mean,
+        "output_tokens_per_s_per_user_mean_high": 26.2 / mean,
+        "price_per_1m_output_tokens": 4000.0 / rate,
+        "price_per_1m_good_tokens": 4100.0 / rate,
+        "window_start_s": 2.0,
+        "window_s": 60.0,
         "transactions_per_minute": rate,
         "transactions_per_minute_low": rate * 0.97,
         "transactions_per_minute_high": rate * 1.03,
@@ -272,6 +291,39 @@ def _bins(row: Mapping[str, Any], mean: float) -> list[dict[str, Any]]:
     ]
 
 
+def _stretches(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rate = row["transactions_per_minute"] / 60
+    return [
+        {"trial_id": row["trial_id"], "from_s": 5.0 * n, "to_s": 5.0 * (n + 1), "completed_per_s": rate}
+        | {"failed_per_s": 0.2 if n == 1 and row["failed"] else 0.0, "p50_s": row["latency_p50"], "p95_s": None}
+        for n in range(12)
+    ]
+
+
+def _density(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    mean = row["latency_mean"]
+    return [
+        {"trial_id": row["trial_id"], "from_s": 5.0 * n, "to_s": 5.0 * (n + 1), "requests": 4, "share": 0.5}
+        | {"latency_low_s": mean * (0.8 + 0.2 * m), "latency_high_s": mean * (1 + 0.2 * m)}
+        for n in range(12)
+        for m in range(2)
+    ]
+
+
+def repeated_run(times: int = 3) -> tuple[Findings, dict[str, Any]]:
+    """The small run with each trial played so often, each a tenth slower than the one before."""
+    found, told = small_run()
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for table in ("trials", "curves", "tokens", "failures", "over_time", "density"):
+        for repeat in range(times):
+            for row in getattr(found, table).to_pylist():
+                slower = {name: row[name] * 1.1**repeat for name in ("latency_mean", "latency_s") if row.get(name)}
+                known: dict[str, Any] = {"trial_id": f"{row['trial_id']}/{repeat}"} if "trial_id" in row else {}
+                known |= {"repeat": repeat} if table == "trials" else {}
+                tables.setdefault(table, []).append(row | slower | known)
+    return findings(**tables), told
+
+
 def _failure(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in ("trial_id", "experiment", "payload", "load")} | {
         "outcome": "throttled",
@@ -298,7 +350,7 @@ def hostile_run() -> tuple[Findings, dict[str, Any]]:
     names = {about["name"]: bad for about, bad in zip(told["experiments"], (script, separator), strict=True)}
     names |= {about["name"]: bad for about, bad in zip(told["payloads"], (image, template), strict=True)}
     tables = {}
-    for table in ("trials", "curves", "tokens", "failures"):
+    for table in ("trials", "curves", "tokens", "failures", "over_time", "density"):
         rows = getattr(found, table).to_pylist()
         for row in rows:
             row |= {key: names[row[key]] for key in ("experiment", "payload") if key in row}
@@ -315,3 +367,42 @@ def hostile_run() -> tuple[Findings, dict[str, Any]]:
     told |= {"config_text": "\n".join(HOSTILE), "hosts": [{"host": script, "cpus": 2}], "versions": {image: script}}
     told["report"] = {"payload": template}
     return findings(**tables), told
+
+
+def hostile_rows_run() -> tuple[Findings, dict[str, Any]]:
+    """A run reduced from rows in which every field that an endpoint or a model can fill is hostile."""
+    script, image, separator, template = HOSTILE
+    bad: dict[str, Any] = {
+        "request_id": script,
+        "variant": image,
+        "finish_reason": separator,
+        "prompt_id": template,
+        "prompt_text": script,
+        "completion_text": image,
+        "host": script,
+        "actor": separator,
+        "experiment": script,
+        "payload": image,
+        "load": template,
+    }
+    trials, tables = [], {}
+    for level in (1, 2, 4):
+        named = {"experiment": script, "payload": image, "load": f"{template}{level}", "trial_id": f"{script}{level}"}
+        trials.append(made.trial(**named, concurrency=level, duration_s=None, requests=90))
+        tables[f"{script}{level}"] = made.table(
+            made.row(n, n / 10, end=n / 10 + 1.0 + n / 500, chunks=[n / 10 + 0.2, n / 10 + 0.9], **bad | named)
+            if n % 9
+            else made.failed(
+                n, n / 10, **bad | named | {"error_code": HOSTILE[n % 4], "error_message": HOSTILE[n % 3]}
+            )
+            for n in range(90)
+        )
+    told = manifest({G5: script}, [image])
+    told |= {"name": script, "run_id": separator, "region": image, "model": template, "trials": trials}
+    told |= {"config_text": "\n".join(HOSTILE), "hosts": [{"host": script, "cpus": 2}], "versions": {script: image}}
+    for experiment in told["experiments"]:
+        experiment |= dict.fromkeys(("instance_type", "route", "dialect", "price_source"), script)
+        experiment |= {"parameters": {script: image}, "price_per_hour": 20.0}
+    for payload in told["payloads"]:
+        payload |= {"datasets": list(HOSTILE), "language": script, "tokens_source": image}
+    return reduce(lambda trial: tables[trial["trial_id"]], told), told

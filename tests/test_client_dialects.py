@@ -4,6 +4,8 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from raybench.client.dialects import DIALECTS, body, dialect_named, max_tokens
 from raybench.client.transcript import RecordError, Transcript
@@ -215,3 +217,84 @@ def test_a_jumpstart_stream_is_outputs_without_an_end() -> None:
 def test_a_record_of_another_dialect_is_refused(dialect: str, record: bytes) -> None:
     with pytest.raises(RecordError):
         streamed(dialect, record)
+
+
+TOKEN_RECORDS: list[Any] = [
+    *[token("Hi"), token(""), token(" 東京"), token("</s>", True), token("x", error=None), token("x", error="CUDA")],
+    *[token("end", generated_text="Hi end"), token("end", details=DETAILS), token("x", details={}), token(7)],  # type: ignore[arg-type]
+    *[{"token": {"id": -1, "text": ""}, "details": {"finish_reason": "error"}}, {"token": {}}, {"token": 7}],
+    *[{"token": {"text": "x", "special_token": True}}, {"token": None, "generated_text": "x"}, {"token": ["text"]}],
+]
+DELTA_RECORDS: list[Any] = [
+    *[delta(content="Hi"), delta(content=""), delta(content=None), delta(role="assistant", content="Hi")],
+    *[delta("stop", content="Hi"), delta("stop"), delta(content=7), delta(reasoning="hm"), delta(tool_calls=[{}])],
+    *[
+        delta(content="Hi", reasoning_content="hm"),
+        delta(content="Hi", reasoning=7),
+        delta(content="Hi", tool_calls=7),
+    ],
+    *[{**delta(content="Hi"), "usage": {"completion_tokens": 3}}, {**delta(content="Hi"), "usage": 7}],
+    *[{"choices": [{"text": "Hi"}]}, {"choices": []}, {"choices": 7}, {"choices": "Hi"}, {"choices": [["delta"]]}],
+    *[{"choices": [{"delta": ["content"]}]}, {"choices": {}, "usage": None}, {**delta(content="x"), "error": "no"}],
+    {"choices": [*delta(content="a")["choices"], *delta(content="b")["choices"]]},
+]
+OUTPUTS_RECORDS: list[Any] = [
+    *[{"outputs": ["a"]}, {"outputs": [""]}, {"outputs": [None]}, {"outputs": [7]}, {"outputs": []}],
+    *[{"outputs": "ab"}, {"outputs": {}}, {"outputs": ["a", "b"]}, {"outputs": ["a"], "error": "no"}],
+]
+NO_RECORDS: list[Any] = [b"[DONE]", b" [DONE]", b"{", b'{"a":1},{"a":2}', b"[1", b"2]", b"\xff", 7, None, "x", [], {}]
+KINDS = {
+    "tgi": TOKEN_RECORDS,
+    "lmi": TOKEN_RECORDS,
+    "openai": DELTA_RECORDS,
+    "jumpstart": OUTPUTS_RECORDS,
+    "embeddings": TOKEN_RECORDS,
+}
+
+
+def some_records(dialect: str) -> st.SearchStrategy[tuple[str, list[Any]]]:
+    """Mostly the first of its kinds, which is the common one."""
+    kinds = KINDS[dialect]
+    any_record = st.one_of(*[st.just(kinds[0])] * 3, st.sampled_from(kinds), st.sampled_from(NO_RECORDS))
+    return st.tuples(st.just(dialect), st.lists(any_record, max_size=12))
+
+
+def read_both_ways(dialect: str, records: list[Any]) -> tuple[list[Any], list[Any]]:
+    """What is known after reading records at once, and one by one up to an error."""
+    wire = [record if isinstance(record, bytes) else orjson.dumps(record) for record in records]
+
+    def at_once(transcript: Transcript) -> None:
+        DIALECTS[dialect].read_records(transcript, wire, range(len(wire)))
+
+    def one_by_one(transcript: Transcript) -> None:
+        for stamp, record in enumerate(wire):
+            if transcript.error is None:
+                DIALECTS[dialect].read_record(transcript, record, stamp)
+
+    found: list[list[Any]] = []
+    for way in (at_once, one_by_one):
+        transcript, wrong = Transcript(), ""
+        try:
+            way(transcript)
+        except RecordError as error:
+            wrong = str(error)
+        names = [name for name in ("text", *Transcript.__slots__) if name != "_text"]
+        found.append([wrong, *((name, getattr(transcript, name)) for name in names)])
+    return found[0], found[1]
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.sampled_from(sorted(KINDS)).flatmap(some_records))
+def test_records_read_at_once_are_records_read_one_by_one(case: tuple[str, list[Any]]) -> None:
+    at_once, one_by_one = read_both_ways(*case)
+    assert at_once == one_by_one
+
+
+@pytest.mark.parametrize(("dialect", "kinds"), KINDS.items())
+@pytest.mark.parametrize("before", [0, 1])
+def test_every_kind_of_record_is_read_among_others_as_it_is_alone(
+    dialect: str, kinds: list[Any], before: int
+) -> None:
+    for record in [*kinds, *NO_RECORDS]:
+        at_once, one_by_one = read_both_ways(dialect, [*[kinds[0]] * before, record, kinds[0]])
+        assert at_once == one_by_one

@@ -9,7 +9,7 @@ from canned import cut, frame, header, part
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raybench.client.eventstream import FRAME_BYTES, Decoder, Frame, FrameError
+from raybench.client.eventstream import FRAME_BYTES, Decoder, Frame, FrameError, runs
 
 
 def some_header(rng: random.Random, name: str) -> bytes:
@@ -108,3 +108,31 @@ def test_a_frame_shorter_than_its_headers_is_refused() -> None:
 def test_headers_that_cannot_be_read_are_a_frame_error(headers: bytes) -> None:
     with pytest.raises(FrameError):
         list(Decoder().feed(frame(headers, b"{}")))
+
+
+def test_frames_with_the_same_headers_come_in_runs() -> None:
+    other = frame(header("a", "bc"), b"7")
+    shorter = frame(header("a", "bc")[:-2].replace(b"\x02", b"\x00"), b"bc")  # goes on as `other` does
+    sent = [part(b"1"), part(b"22"), part(b"333"), other, shorter, frame(b"", b"x"), frame(b"", b""), part(b"4")]
+    stream = b"".join(sent)
+    found = list(runs(stream, 2))
+    assert [run.payloads for run in found] == [[b"1", b"22"], [b"333"], [b"7"], [b"bc"], [b"x", b""], [b"4"]]
+    assert [dict(run.headers).get("a") for run in found] == [None, None, "bc", "", None, None]
+    edges = [len(b"".join(sent[:count])) for count in range(1, len(sent) + 1)]
+    assert [end for run in found for end in run.ends] == edges
+
+
+@given(st.integers(0, 2), st.integers(0), st.integers(1, 255))
+def test_the_frames_before_a_damaged_one_are_given_first(whole: int, place: int, flip: int) -> None:
+    good, damaged = [part(b"1"), part(b"2")][:whole], bytearray(part(b"3"))
+    damaged[place % len(damaged)] ^= flip
+    taken = runs(b"".join(good) + bytes(damaged))
+    if whole:
+        assert next(taken).payloads == [b"1", b"2"][:whole]
+    with pytest.raises(FrameError):
+        next(taken)
+
+
+def test_headers_too_long_to_remember_are_read_all_the_same() -> None:
+    long = frame(header("a", "x" * 1000), b"1")
+    assert [run.payloads for run in runs(long + long + part(b"2"))] == [[b"1", b"1"], [b"2"]]

@@ -10,7 +10,12 @@ from raybench.client.transcript import RECORD_BYTES, Arrivals, RecordError, Tran
 
 def split(pieces: list[bytes]) -> list[tuple[int, bytes]]:
     """Every record with the number of the piece that completed it."""
-    return [(number, record.strip()) for number, record, _ in records(Arrivals(range(len(pieces)), pieces))]
+    arrivals = Arrivals(range(len(pieces)), pieces)
+    return [
+        (number, record.strip())
+        for ends, found in records(arrivals.data, 3)
+        for number, record in zip(arrivals.stamps(ends), found, strict=True)
+    ]
 
 
 RECORDS = st.lists(
@@ -40,8 +45,22 @@ def test_a_record_has_the_stamp_of_its_last_byte_and_not_of_its_newline() -> Non
 
 
 def test_a_line_that_ends_with_the_data_may_be_cut() -> None:
-    assert [end for _, _, end in records(Arrivals([0, 1], [b"1\n2", b"\n3"]))] == [1, 3, 5]
-    assert list(records(Arrivals([], []))) == []
+    arrivals = Arrivals([0, 1], [b"1\n2 ", b"\n3 "])
+    [(ends, found)] = records(arrivals.data, 3)
+    assert (ends, found) == ([1, 3, 6], [b"1", b"2", b"3"])
+    assert [arrivals.ends_a_line(end) for end in ends] == [True, True, False]
+    assert list(records(b"", 3)) == []
+
+
+def test_records_come_a_few_at_a_time() -> None:
+    assert [found for _, found in records(b"1\n2\n3\n4\n5\n", 2)] == [[b"1", b"2"], [b"3", b"4"], [b"5"]]
+
+
+def test_the_records_before_one_too_long_are_given_first() -> None:
+    taken = records(b"1\n2\n" + b"x" * (RECORD_BYTES + 1), 5)
+    assert next(taken) == ([1, 3], [b"1", b"2"])
+    with pytest.raises(RecordError):
+        next(taken)
 
 
 def test_what_is_no_record_in_an_event_stream_is_left_out() -> None:
@@ -75,6 +94,24 @@ def test_one_chunk_of_unknown_size_makes_all_sizes_unknown() -> None:
     transcript.chunk(2, "b c", None)
     transcript.chunk(3, "d", 1)
     assert (transcript.chunk_ns, transcript.chunk_tokens) == ([1, 2, 3], None)
+
+
+def said(transcript: Transcript) -> list[object]:
+    return [getattr(transcript, name) for name in ("text", *Transcript.__slots__) if name != "_text"]
+
+
+TEXTS = st.lists(st.sampled_from(["", "a", "b c"]), max_size=6)
+TOKENS = st.sampled_from([None, 1, 2])
+
+
+@given(st.lists(st.tuples(TEXTS, TOKENS), max_size=4))
+def test_chunks_at_once_are_chunks_one_by_one(batches: list[tuple[list[str], int | None]]) -> None:
+    at_once, one_by_one = Transcript(), Transcript()
+    for texts, tokens in batches:
+        at_once.chunks(range(len(texts)), texts, tokens)
+        for stamp, text in enumerate(texts):
+            one_by_one.chunk(stamp, text, tokens)
+    assert said(at_once) == said(one_by_one)
 
 
 def test_an_estimate_is_four_tokens_for_three_words_rounded_up_reasoning_included() -> None:

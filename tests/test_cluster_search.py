@@ -157,8 +157,8 @@ def test_a_trial_that_cannot_be_trusted_ends_the_search() -> None:
         distrust=lambda trial, rows: "client_lag" if trial.requests is None else None,
     )
     assert found.verdict is not None
-    assert found.verdict.reason == "probe-01-bracket: client_lag"
-    assert "no rate certified for latency_p99 <= 1 s: probe-01-bracket: client_lag" in sentence(found)
+    assert found.verdict.reason == "probe-03-bracket: client_lag", "it was played three times"
+    assert "no rate certified for latency_p99 <= 1 s: probe-03-bracket: client_lag" in sentence(found)
 
 
 PROMPTS = [Prompt(f"{n} hello world", 4, "estimate") for n in range(500)]

@@ -3,6 +3,9 @@
 import json
 import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +136,23 @@ def test_what_is_copied_to_the_nodes_exists_and_is_no_more_than_an_installation_
     ours = {local for local in mounts.values() if local.startswith("./")}
     assert ours == {"./requirements.lock", "./pyproject.toml", "./README.md", "./LICENSE", "./raybench"}
     assert all((ROOT / local).exists() for local in ours)
+
+
+BUILD = "import sys; from flit_core.buildapi import build_wheel; print(build_wheel(sys.argv[1]))"
+
+
+@BOTH
+def test_what_is_copied_is_enough_to_install_from(path: Path, tmp_path: Path) -> None:
+    for remote, local in loaded(path)["file_mounts"].items():
+        copy = tmp_path / Path(remote).name
+        if local == "./raybench":
+            shutil.copytree(ROOT / local, copy, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        elif local.startswith("./"):
+            shutil.copyfile(ROOT / local, copy)
+    built = subprocess.run(
+        [sys.executable, "-c", BUILD, "."], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert built.stdout.endswith("-py3-none-any.whl\n")
 
 
 def test_the_cluster_is_bounded_in_size_and_in_time() -> None:

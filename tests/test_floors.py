@@ -20,8 +20,9 @@ FLOORS = [
     ["plan"],
     ["cluster"],
     ["manifest", "targets", "selftest"],
-    ["run", "rehearsal"],
-    ["playbill"],
+    ["searching"],
+    ["run", "rehearsal", "starter", "comparing"],
+    ["playbill", "resume"],
     ["cli"],
     ["__main__"],
 ]

@@ -30,9 +30,10 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs as files, the hostile one also without its policy."""
+    """The runs as files, each also without its policy."""
     folder = tmp_path_factory.mktemp("pages")
-    for name, run in (("small", reported.small_run()), ("hostile", reported.hostile_run())):
+    runs = {"small": reported.small_run, "hostile": reported.hostile_run, "rows": reported.hostile_rows_run}
+    for name, run in ((name, make()) for name, make in runs.items()):
         findings, manifest = run
         decision = decide(findings.trials, manifest["criteria"], manifest["report"]["payload"])
         html = page(findings, decision, manifest)
@@ -47,7 +48,9 @@ class Visit:
     """A page opened from disk, with everything it asked for and complained about."""
 
     def __init__(self, browser: Any, path: Path, **context: Any) -> None:
-        self.path, self.requests, self.complaints = path, [], []
+        self.path = path
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
         self.context = browser.new_context(**context)
         self.page = self.context.new_page()
         self.page.on("request", lambda request: self.requests.append(request.url))
@@ -69,7 +72,7 @@ def test_every_chart_comes_alive_without_a_complaint_or_a_request(browser: Any, 
     with Visit(browser, pages / "small.html") as visit:
         visit.page.evaluate("raybenchEnlivenAll()")
         charts = visit.page.locator(".chart").count()
-        assert charts == 6
+        assert charts == 15
         assert visit.page.locator(".chart > div svg").count() == charts
         assert visit.page.locator(".chart > svg").count() == 0
         assert visit.complaints == []
@@ -79,12 +82,12 @@ def test_every_chart_comes_alive_without_a_complaint_or_a_request(browser: Any, 
 def test_without_scripts_the_verdict_and_the_drawings_are_there(browser: Any, pages: Path) -> None:
     with Visit(browser, pages / "small.html", java_script_enabled=False) as visit:
         assert "concurrency 4" in visit.page.locator("p.verdict").first.inner_text()
-        assert visit.page.locator(".chart > svg").count() == 6
+        assert visit.page.locator(".chart > svg").count() == 15
         assert not visit.page.locator("#theme").is_visible()
         assert visit.asked_only_for_itself()
 
 
-@pytest.mark.parametrize("name", ["hostile", "hostile-bare"])
+@pytest.mark.parametrize("name", ["hostile", "hostile-bare", "rows", "rows-bare"])
 def test_hostile_words_do_not_run_with_or_without_the_policy(browser: Any, pages: Path, name: str) -> None:
     with Visit(browser, pages / f"{name}.html") as visit:
         visit.page.evaluate("raybenchEnlivenAll()")
@@ -95,7 +98,7 @@ def test_hostile_words_do_not_run_with_or_without_the_policy(browser: Any, pages
         visit.page.evaluate("document.querySelectorAll('details').forEach(function (d) { d.open = true; })")
         assert visit.page.evaluate("typeof window.pwned") == "undefined"
         assert visit.page.locator("img").count() == 0
-        assert visit.page.locator("script").count() == visit.page.locator(".chart").count() + 3
+        assert visit.page.locator("script").count() == visit.page.locator(".chart").count() + 2
         assert visit.complaints == []
         assert visit.asked_only_for_itself()
 
@@ -141,3 +144,31 @@ def test_the_sliders_move_the_winner(browser: Any, pages: Path) -> None:
             arg=before,
             timeout=3000,
         )
+
+
+def test_the_trials_can_be_downloaded_under_the_policy_and_read_without_scripts(browser: Any, pages: Path) -> None:
+    with Visit(browser, pages / "small.html") as visit:
+        visit.page.locator("summary", has_text="as CSV").click()
+        with visit.page.expect_download() as download:
+            visit.page.locator("#csv").click()
+        text = Path(download.value.path()).read_text("utf-8")
+        assert download.value.suggested_filename == "trials.csv"
+        assert text.startswith("trial_id,")
+        assert len(text.splitlines()) == 17
+        assert visit.complaints == []
+    with Visit(browser, pages / "small.html", java_script_enabled=False) as visit:
+        assert visit.page.locator("#trials").text_content() == text
+        assert not visit.page.locator("#csv").is_visible()
+
+
+def test_the_menu_of_trials_changes_what_is_drawn_over_time(browser: Any, pages: Path) -> None:
+    with Visit(browser, pages / "small.html") as visit:
+        visit.page.evaluate("raybenchEnlivenAll()")
+        menu = visit.page.locator("#bind-over_time select")
+        assert menu.locator("option").count() == 8
+        steps = (
+            "[...document.querySelectorAll('#over_time svg .mark-line path')].map(p => p.getAttribute('d')).join()"
+        )
+        before = visit.page.evaluate(steps)
+        menu.select_option(index=1)
+        visit.page.wait_for_function(f"before => {steps} !== before", arg=before, timeout=3000)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import reported
@@ -14,7 +15,7 @@ GOLDEN = Path(__file__).parent / "golden" / "seed_lines.md"
 SEED = Path(__file__).parents[2] / "shared" / "seed" / "report.md"
 
 
-def write(run: tuple) -> str:
+def write(run: tuple[Any, dict[str, Any]]) -> str:
     findings, manifest = run
     return markdown(findings, decide(findings.trials, manifest["criteria"], manifest["report"]["payload"]), manifest)
 
@@ -120,3 +121,12 @@ def test_hostile_names_cannot_leave_their_cell() -> None:
 def test_labels_are_one_line_without_hidden_characters_and_bounded() -> None:
     assert clean("a\u2028b\u202ec\x00d\n e") == "a b c d e"
     assert clean("x" * 100) == "x" * 59 + "…"
+
+
+def test_nothing_that_an_endpoint_or_a_config_can_fill_becomes_markup() -> None:
+    for run in (reported.hostile_run, reported.hostile_rows_run):
+        text = write(run())
+        for mark in ("<script", "<img", "\u2028", "\u202e"):
+            assert mark not in text
+        tables = [line for line in text.splitlines() if line.startswith("|")]
+        assert tables

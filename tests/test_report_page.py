@@ -1,7 +1,9 @@
 """The page: it answers first, tells the truth about what it does not know, and carries no outside word as markup."""
 
 import base64
+import csv
 import hashlib
+import io
 import json
 import re
 from dataclasses import replace
@@ -14,8 +16,9 @@ import reported
 
 from raybench.analysis.decide import decide
 from raybench.report import columns, figures, palette, text, vega
-from raybench.report.build import build, warm_up
+from raybench.report.build import build, pictures, warm_up
 from raybench.report.page import page
+from raybench.report.table import as_csv, brief
 from raybench.report.view import look
 
 NO_DRAWING = re.compile(r"<svg.*?</svg>|<script.*?</script>|<style.*?</style>", re.S)
@@ -48,7 +51,7 @@ def small() -> str:
 
 def test_the_verdict_stands_before_everything_else_with_its_rule_and_interval(small: str) -> None:
     read = words(small)
-    place = read.index("llama2-70b-p4d.24xlarge-tgi0.9.3 at concurrency 4")
+    place = read.index("ml.p4d.24xlarge at concurrency 4")
     assert place < read.index("Price against latency")
     assert "95 % interval" in read[place : place + 200]
     assert "Rule: of the trials that are VALID" in read
@@ -70,18 +73,18 @@ def test_without_a_winner_the_nearest_miss_is_named_with_its_multiple() -> None:
 def test_an_invalid_trial_is_struck_through_and_does_not_win() -> None:
     html = write(changed(valid="INVALID", reasons=["late"], reason_texts=["The client was late"]))
     assert "INVALID. 1 of 16 trials cannot be trusted: struck through below" in words(html)
-    assert '<tr class="invalid">' in html
+    assert '<tr class="invalid"' in html
     assert "The client was late" in words(html)
     assert "not counted: INVALID" in words(html)
     verdict = re.search(r'<p class="verdict \w+">(.*?)</p>', html, re.S)
     assert verdict is not None
-    assert "p4d.24xlarge-tgi0.9.3</b> at <b>concurrency 4" not in verdict[1]
+    assert "p4d.24xlarge</b> at <b>concurrency 4" not in verdict[1]
 
 
 def test_percentiles_below_their_floor_are_dashes(small: str) -> None:
     table = small[small.index("Every trial (16)") :]
     row = table[table.index("<tbody>") : table.index("</tr>", table.index("<tbody>"))]
-    assert re.findall(r'<td class="n">([^<]*)</td>', row)[4:6] == ["–", "–"]
+    assert re.findall(r"<td>([^<]*)</td>", row)[6:8] == ["–", "–"]
 
 
 def test_banners_tell_of_simulated_and_partial_runs() -> None:
@@ -126,14 +129,158 @@ def test_open_loads_and_loads_without_a_level_have_their_names() -> None:
     assert "replay-None" in read
 
 
-def test_every_number_in_the_download_is_the_one_in_the_trials_table() -> None:
+WRITERS: dict[str, Any] = {
+    "requests": lambda value: text.fixed(value, 0),
+    "failed": lambda value: text.fixed(value, 0),
+    "transactions_per_minute": lambda value: text.fixed(value, 1),
+    "little_ratio": lambda value: text.fixed(value, 3),
+}
+
+
+def written(column: str, value: Any) -> str:
+    """How the page writes a number of this column."""
+    usual = text.usd if column.startswith("price_") else text.seconds
+    return str(WRITERS.get(column, usual)(value))
+
+
+def test_every_number_in_the_download_is_the_one_in_the_trials_table(small: str) -> None:
+    findings, _ = reported.small_run()
+    block = re.search(r'<pre id="trials">(.*?)</pre>', small, re.S)
+    assert block is not None
+    lines = list(csv.DictReader(io.StringIO(unescape(block[1]))))
+    assert list(lines[0]) == findings.trials.column_names
+    compared = 0
+    for row, line in zip(findings.trials.to_pylist(), lines, strict=True):
+        for name, value in row.items():
+            if isinstance(value, float | int) and not isinstance(value, bool):
+                assert float(line[name]) == value, name
+                compared += 1
+            elif value is None:
+                assert line[name] == ""
+    assert compared > 500
+
+
+def test_every_number_in_the_tables_is_the_one_in_the_trials_table_as_the_page_writes_it(small: str) -> None:
+    findings, _ = reported.small_run()
+    rows, compared = findings.trials.to_pylist(), 0
+    for table in re.findall(r"<table.*?</table>", small, re.S):
+        heads = re.findall(r"<th [^>]*>", table)
+        named = {place: m[1] for place, head in enumerate(heads) if (m := re.search(r'data-column="(\w+)"', head))}
+        for number, line in re.findall(r'<tr[^>]*data-line="(\d+)"[^>]*>(.*?)</tr>', table, re.S):
+            cells = re.findall(r"<td[^>]*>(.*?)</td>", line, re.S)
+            assert len(cells) == len(heads)
+            for place, column in named.items():
+                shown = re.search(r'<span class="v">(.*?)</span>', cells[place])
+                assert (shown[1] if shown else cells[place]) == written(column, rows[int(number)][column]), column
+                compared += 1
+    assert compared > 150
+
+
+def test_every_number_in_the_hero_chart_is_the_one_in_the_trials_table() -> None:
     findings, manifest = reported.small_run()
-    html = write((findings, manifest))
-    told = json.loads(re.search(r'<script type="application/json" id="trials">(.*?)</script>', html, re.S)[1])
-    for row, shown in zip(findings.trials.to_pylist(), told, strict=True):
-        assert {k: v for k, v in shown.items() if isinstance(v, float)} == {
-            k: v for k, v in row.items() if isinstance(v, float)
-        }
+    view = look(findings, decide(findings.trials, manifest["criteria"], manifest["report"]["payload"]), manifest)
+    spec = figures.draw(view)["price"].spec
+    rows = {(row["instance_type"], str(row["concurrency"])): row for row in findings.trials.to_pylist()
+            if row["payload"].endswith("500-1000")}  # fmt: skip
+    (points,) = [data["values"] for data in spec["data"] if any("usd" in row for row in data.get("values", ()))]
+    assert len(points) == len(rows) == 8
+    for point in points:
+        row = rows[point["config"], point["level_text"]]
+        assert (point["latency_s"], point["usd"]) == pytest.approx(
+            (row["latency_mean"], row["price_per_10k_txn"]), rel=5e-5
+        )
+
+
+def test_a_cell_that_a_spreadsheet_would_run_is_text() -> None:
+    (row,) = reported.findings([reported.small_run()[0].trials.to_pylist()[0]]).trials.to_pylist()
+    for start in "=+-@\t\r":
+        line = as_csv(reported.findings([row | {"experiment": f"{start}cmd|' /c calc'!A1", "drift": -0.5}]).trials)
+        (read,) = csv.DictReader(io.StringIO(line))
+        assert read["experiment"][0] in "'c"
+        assert read["drift"] == "-0.5"
+
+
+def test_of_very_many_trials_the_download_leaves_out_the_ends_of_intervals_and_says_so() -> None:
+    rows = reported.small_run()[0].trials.to_pylist()
+    many = reported.findings([row | {"trial_id": f"{n}"} for n, row in enumerate(rows * 13)]).trials
+    assert "latency_mean_low" not in brief(many).column_names
+    assert "latency_mean" in brief(many).column_names
+    assert brief(many.slice(0, 200)).column_names == many.column_names
+
+
+def test_sections_without_data_are_left_out() -> None:
+    read = words(write(reported.seed_run()))
+    for absent in ("Time to first token", "For streaming", "Over time", "Where the time goes"):
+        assert absent not in read
+    for present in ("Price against latency", "What missed", "By data set", "Capacity and cost", "Can these numbers"):
+        assert present in read
+
+
+def test_the_seed_is_found_out_by_rule() -> None:
+    read = words(write(reported.seed_run()))
+    trust = read[read.index("Can these numbers be trusted?") :]
+    assert "11 of 18 outside" in trust
+    assert "25 requests a minute at concurrency 1, where a latency of 2.60 s allows 23.1." in trust
+    assert "Mean, p50, p95 and p99 are all 2.60 s" in trust
+    assert "Completions are 24–36 tokens longer than their prompts, whatever the prompt" in trust
+    assert "between 5 ($678.67) and 6 ($565.56) requests a minute the price jumps by 20.0 %" in trust
+
+
+def test_a_sound_run_raises_none_of_these_doubts(small: str) -> None:
+    read = words(small)
+    for doubt in ("No more requests than latency allows", "Percentiles are of requests", "Completions are not"):
+        assert doubt not in read
+
+
+def test_capacity_is_in_whole_instances_with_headroom_and_the_cheapest_is_starred(small: str) -> None:
+    read = words(small)
+    assert "with 20% headroom" in read
+    assert re.search(r"1 × \$27,512 ★", read)
+    assert "$ per 1M good tokens" in read
+    assert "The run itself: $35.76 under load" in read
+
+
+def test_deployment_and_idle_time_stand_apart_where_the_manifest_has_them() -> None:
+    findings, manifest = reported.small_run()
+    for experiment in manifest["experiments"]:
+        experiment |= {"deploy_s": 600.0, "idle_s": 60.0}
+    read = words(write((findings, manifest)))
+    assert "$35.76 under load, $9.67 deploying and $0.967 idle" in read
+
+
+def test_repeats_are_drawn_as_the_tables_say_them() -> None:
+    findings, manifest = reported.repeated_run()
+    view = look(findings, decide(findings.trials, manifest["criteria"], manifest["report"]["payload"]), manifest)
+    cell = next(cell for cell in view.asked if cell.row["concurrency"] == 8)
+    single, _ = reported.small_run()
+    one = next(r for r in single.curves.to_pylist() if cell.row["trial_id"].startswith(r["trial_id"] + "/")
+               and r["quantile"] == 0.5)  # fmt: skip
+    drawn = next(r for r in view.findings.curves.to_pylist()
+                 if r["trial_id"] == cell.row["trial_id"] and r["quantile"] == 0.5)  # fmt: skip
+    assert drawn["latency_s"] == pytest.approx(one["latency_s"] * 1.1)
+    read = words(write((findings, manifest)))
+    assert "48 trials of 16 settings" in read
+    assert "trials of one setting are put together" in read
+    assert "data-line" not in write((findings, manifest))
+
+
+def test_above_eight_configurations_those_nearest_the_answer_are_drawn_and_it_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = {f"ml.x{n}": f"x{n}" for n in range(10)}
+    monkeypatch.setattr(reported, "PRICES", dict.fromkeys(names, 20.0))
+    monkeypatch.setattr(reported, "SEED_COSTS", dict.fromkeys(names, (60.0, 0.3)))
+    rows = [
+        reported.trial(kind, name, "payload_a", level, latency_mean=1.0, transactions_per_minute=60.0 * (n + 1))
+        for n, (kind, name) in enumerate(names.items())
+        for level in (1, 2, 4)
+    ]
+    findings, manifest = reported.findings(rows), reported.manifest(names, ["payload_a"])
+    view = look(findings, decide(findings.trials, manifest["criteria"], None), manifest)
+    assert len(view.shown) == 8
+    read = words(write((findings, manifest)))
+    assert "2 further configurations are drawn in grey." in read
+    assert "8 of 10 configurations, those nearest to the answer" in read
 
 
 def test_the_policy_names_exactly_the_two_scripts_and_no_network(small: str) -> None:
@@ -159,7 +306,7 @@ def test_outside_words_are_text_wherever_they_stand() -> None:
 
 def test_the_drawings_stand_in_the_page_with_ids_of_their_own_and_colours_that_fall_back(small: str) -> None:
     drawings = re.findall(r"<svg.*?</svg>", small[: small.index(vega.bundle())], re.S)
-    assert len(drawings) == 6
+    assert len(drawings) == len(figures._CHARTS) == 15
     ids = [found for drawing in drawings for found in re.findall(r'\bid="([^"]*)"', drawing)]
     assert len(ids) == len(set(ids))
     assert "var(--c1,#22409c)" in small
@@ -181,6 +328,19 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
         drawing = written[0][name].decode()
         assert drawing.startswith("<svg")
         assert "var(" not in drawing
+
+
+def test_drawings_become_pictures_beside_them(tmp_path: Path) -> None:
+    (tmp_path / "charts").mkdir()
+    drawing = figures.draw(look(*_looked()))["little"].drawing
+    (tmp_path / "charts" / "little.svg").write_text(vega.standalone(drawing), "utf-8")
+    pictures(tmp_path)
+    assert (tmp_path / "charts" / "little.png").read_bytes().startswith(b"\x89PNG")
+
+
+def _looked() -> tuple[Any, Any, dict[str, Any]]:
+    findings, manifest = reported.small_run()
+    return findings, decide(findings.trials, manifest["criteria"], manifest["report"]["payload"]), manifest
 
 
 def test_a_grid_of_panels_has_no_gap_that_would_shift_the_others() -> None:
@@ -243,6 +403,8 @@ def test_text_and_marks_can_be_read_in_both_themes(colours: dict[str, str]) -> N
         assert contrast(colours[name], colours["card"]) >= 4.5, name
     for ground in ("ok", "bad", "warn"):
         assert contrast(colours[ground], colours[f"{ground}bg"]) >= 4.5, ground
+    for n in range(1, 9):
+        assert contrast(colours["ink"], colours[f"d{n}"]) >= 4.5, n
     for name in ("mute", *(f"c{n}" for n in range(1, 9))):
         assert contrast(colours[name], colours["card"]) >= 3, name
 
@@ -251,7 +413,9 @@ def test_numbers_are_rounded_for_display_only() -> None:
     assert [text.seconds(value) for value in (0.4182, 3.806, 42.79, None, float("inf"))] == [
         "0.418", "3.81", "42.8", "–", "–",
     ]  # fmt: skip
-    assert [text.usd(value) for value in (209.377, 0.0123, 0.0, None)] == ["209.38", "0.0123", "0.00", "–"]
+    assert [text.usd(value) for value in (1049.594, 1.0, 0.5022, 0.0123, 0.0, None)] == [
+        "1,049.59", "1.00", "0.502", "0.0123", "0.00", "–",
+    ]  # fmt: skip
     assert [text.times(value) for value in (1.004, 4.188, 13.57)] == ["1.00×", "4.2×", "14×"]
     assert [text.short(value, 2) for value in (2.6, 0.0, 10.294)] == ["2.6", "0.0", "10.29"]
 

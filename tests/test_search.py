@@ -196,10 +196,13 @@ def test_a_lower_rate_that_fails_on_a_second_look_widens_the_bracket() -> None:
 
 def test_a_fault_of_the_load_generator_ends_the_search() -> None:
     hunted = Hunt(SEARCH)
-    hunted.tell(Evidence(30, 0, 30.0, fault="the client was late"))
+    for index in range(3):
+        assert hunted.next() == Probe(index, Step.SANITY, 0.0, 600.0), "two are forgiven, and played again"
+        hunted.tell(Evidence(30, 0, 30.0, fault="the client was late"))
     verdict = hunted.next()
     assert isinstance(verdict, Verdict)
-    assert verdict.reason == "probe-00-sanity: the client was late"
+    assert verdict.reason == "probe-02-sanity: the client was late"
+    assert verdict.seconds == 90.0, "they are paid for"
     with pytest.raises(ValueError, match="over"):
         hunted.tell(Evidence(30, 0, 30.0))
 

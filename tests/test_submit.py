@@ -374,7 +374,7 @@ def test_a_job_outlives_who_submitted_it_and_can_be_attached_to_and_stopped(head
     err = ""
     for line in process.stderr:
         err += line
-        if "measuring" in line:
+        if line.endswith("s  measuring\n"):
             break
     os.kill(process.pid, signal.SIGINT)
     code, _, rest = finish(process)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raybench.analysis.columns import TRIALS as TRIALS
-from raybench.analysis.stats import Values
 from raybench.clock import NS_PER_S
 from raybench.rows import Outcome, Phase
+
+if TYPE_CHECKING:
+    from raybench.analysis.stats import Values  # scipy, which a load actor has no use for
 
 Mask = npt.NDArray[np.bool_]
 Facts = Mapping[str, Any]
@@ -58,7 +60,7 @@ class Requests:
         self.end_ns, self.sent_ns = self.numbers("end_ns"), self.numbers("sent_ns")
         self.ok &= ~np.isnan(self.end_ns)
 
-    def numbers(self, name: str) -> Values:
+    def numbers(self, name: str) -> "Values":
         """A column as floats (exact up to 2**53), null as NaN."""
         column = self.table[name].cast(pa.float64(), safe=False)
         return np.asarray(column.to_numpy(), np.float64)[self.order]
@@ -72,7 +74,7 @@ class Requests:
         codes = self.table[name].combine_chunks().dictionary_encode().indices
         return np.asarray(pc.fill_null(codes, -1).to_numpy(zero_copy_only=False), np.int64)[self.order]
 
-    def durations(self) -> dict[str, Values]:
+    def durations(self) -> "dict[str, Values]":
         """Every metric of DURATIONS in seconds, and those made of them."""
         seconds = {d.name: (self.numbers(d.later) - self.numbers(d.earlier)) / NS_PER_S for d in DURATIONS}
         steps, decoding = self.numbers("completion_tokens") - 1, seconds.pop("decoding")
@@ -92,7 +94,7 @@ class Window:
     def seconds(self) -> float:
         return (self.stop_ns - self.start_ns) / NS_PER_S
 
-    def share(self, from_ns: Values, to_ns: Values) -> Values:
+    def share(self, from_ns: "Values", to_ns: "Values") -> "Values":
         """How many nanoseconds of each span lie inside the window; none of a span that lacks an end."""
         inside = np.minimum(to_ns, self.stop_ns) - np.maximum(from_ns, self.start_ns)
         return np.where(inside > 0, inside, 0.0)
@@ -126,7 +128,7 @@ def window(rows: Requests, trial: Facts) -> Window | None:
 class Gaps:
     """Seconds between successive token chunks of measured requests, and the place of each gap's request."""
 
-    seconds: Values
+    seconds: "Values"
     request: npt.NDArray[np.int64]
 
     @classmethod
@@ -144,7 +146,7 @@ class Gaps:
         measured = rows.measured[request]
         return cls(gap_ns[kept][measured] / NS_PER_S, request[measured])
 
-    def totals(self, requests: int) -> tuple[Values, Values, Values]:
+    def totals(self, requests: int) -> "tuple[Values, Values, Values]":
         """Per request: the sum, the number and the longest of its gaps (NaN where it has none)."""
         total = np.bincount(self.request, self.seconds, requests).astype(np.float64)
         number = np.bincount(self.request, minlength=requests).astype(np.float64)

@@ -9,16 +9,20 @@
 | embeddings | TEI                                 | none                               |                          |
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from raybench.client.transcript import RecordError, Transcript, count, word
 from raybench.errors import InputError
 
+T = TypeVar("T")
 Parameters = Mapping[str, Any]
+
+_OF_ANOTHER_DIALECT = (AttributeError, TypeError, KeyError, IndexError)
+_HIDDEN = frozenset(("reasoning_content", "reasoning", "tool_calls"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +31,17 @@ class Dialect:
 
     `body(prompt, parameters, stream)` is the JSON document to send; `reply` reads a whole one, `record` one record of
     a stream. `terminal` says whether a whole stream is known by its last record.
+
+    `plain` is the short way of common records: the texts of the first of some, each of `tokens` tokens, up to one
+    that says anything else, which `record` reads.
     """
 
     name: str
     body: Callable[[str, Parameters, bool], dict[str, Any]]
     reply: Callable[[Transcript, Any], None]
     record: Callable[[Transcript, Any, int], None] | None
+    plain: Callable[[list[Any]], Iterator[str]] = lambda records: iter(())
+    tokens: int | None = None
     terminal: bool = True
 
     def read_reply(self, transcript: Transcript, body: bytes) -> None:
@@ -46,20 +55,38 @@ class Dialect:
             return
         try:
             self.reply(transcript, document)
-        except (AttributeError, TypeError, KeyError, IndexError) as wrong:
+        except _OF_ANOTHER_DIALECT as wrong:
             raise RecordError(f"not a reply of the dialect {self.name}") from wrong
         transcript.ended = True
 
+    def read_records(self, transcript: Transcript, records: Sequence[bytes], stamps_ns: Sequence[int]) -> None:
+        """Reads records of a stream up to an error, as `read_record` does one by one; raises what it raises."""
+        documents = _before(orjson.JSONDecodeError, map(orjson.loads, records))
+        at = 0
+        while at < len(records) and transcript.error is None:
+            if texts := _before(_OF_ANOTHER_DIALECT, self.plain(documents[at:])):
+                transcript.records += len(texts)
+                transcript.chunks(stamps_ns[at : at + len(texts)], texts, self.tokens)
+            elif at < len(documents):
+                self._read(transcript, documents[at], stamps_ns[at])
+            else:
+                self.read_record(transcript, records[at], stamps_ns[at])
+            at += len(texts) or 1
+
     def read_record(self, transcript: Transcript, record: bytes, stamp_ns: int) -> None:
         """Reads one record of a stream; raises RecordError if it is not of this dialect."""
-        transcript.records += 1
         try:
             document = orjson.loads(record)
         except orjson.JSONDecodeError as wrong:
+            transcript.records += 1
             if record.strip() != b"[DONE]":
                 raise RecordError("not JSON") from wrong
             transcript.ended = True
-            return
+        else:
+            self._read(transcript, document, stamp_ns)
+
+    def _read(self, transcript: Transcript, document: Any, stamp_ns: int) -> None:
+        transcript.records += 1
         if self.record is None or type(document) is not dict:
             raise RecordError(f"not a record of the dialect {self.name}")
         if "error" in document and (error := _error(document)):
@@ -67,8 +94,18 @@ class Dialect:
             return
         try:
             self.record(transcript, document, stamp_ns)
-        except (AttributeError, TypeError, KeyError, IndexError) as wrong:
+        except _OF_ANOTHER_DIALECT as wrong:
             raise RecordError(f"not a record of the dialect {self.name}") from wrong
+
+
+def _before(wrong: type[Exception] | tuple[type[Exception], ...], items: Iterable[T]) -> list[T]:
+    """The items before the first that raises one of `wrong`."""
+    found: list[T] = []
+    try:
+        found.extend(items)
+    except wrong:
+        return found
+    return found
 
 
 def _error(document: Any) -> tuple[str, str] | None:
@@ -121,6 +158,17 @@ def _token_record(transcript: Transcript, record: dict[str, Any], stamp_ns: int)
         transcript.ended = True
 
 
+def _token_texts(records: list[Any]) -> Iterator[str]:
+    for record in records:
+        token = record["token"]
+        text = token["text"]
+        if type(text) is not str or token.get("special") or token.get("special_token"):
+            return
+        if record.get("details") or record.get("generated_text") is not None or "error" in record:
+            return
+        yield text
+
+
 # OpenAI
 
 
@@ -164,6 +212,18 @@ def _delta_record(transcript: Transcript, record: dict[str, Any], stamp_ns: int)
             transcript.ended = True
 
 
+def _delta_texts(records: list[Any]) -> Iterator[str]:
+    for record in records:
+        choice = record["choices"][0]
+        delta = choice["delta"]
+        text = delta["content"]
+        if type(text) is not str or not text or (len(delta) > 1 and not _HIDDEN.isdisjoint(delta)):
+            return
+        if choice.get("finish_reason") or record.get("usage") or "error" in record:
+            return
+        yield text
+
+
 # JumpStart
 
 
@@ -180,6 +240,14 @@ def _generation_reply(transcript: Transcript, document: Any) -> None:
 def _outputs_record(transcript: Transcript, record: dict[str, Any], stamp_ns: int) -> None:
     if text := _text(record["outputs"][0]):
         transcript.chunk(stamp_ns, text, None)
+
+
+def _outputs_texts(records: list[Any]) -> Iterator[str]:
+    for record in records:
+        text = record["outputs"][0]
+        if type(text) is not str or not text or "error" in record:
+            return
+        yield text
 
 
 # Embeddings
@@ -204,10 +272,10 @@ def _vectors_reply(transcript: Transcript, document: Any) -> None:
 DIALECTS: Mapping[str, Dialect] = {
     dialect.name: dialect
     for dialect in (
-        Dialect("tgi", _inputs_body, _generated_reply, _token_record),
-        Dialect("lmi", _inputs_body, _generated_reply, _token_record),
-        Dialect("openai", _messages_body, _choice_reply, _delta_record),
-        Dialect("jumpstart", _plain_body, _generation_reply, _outputs_record, terminal=False),
+        Dialect("tgi", _inputs_body, _generated_reply, _token_record, _token_texts, 1),
+        Dialect("lmi", _inputs_body, _generated_reply, _token_record, _token_texts, 1),
+        Dialect("openai", _messages_body, _choice_reply, _delta_record, _delta_texts),
+        Dialect("jumpstart", _plain_body, _generation_reply, _outputs_record, _outputs_texts, terminal=False),
         Dialect("embeddings", _texts_body, _vectors_reply, None),
     )
 }

@@ -77,6 +77,22 @@ class Transcript:
             self.chunk_tokens.append(tokens + self._early_tokens)
             self._early_tokens = 0
 
+    def chunks(self, stamps_ns: Sequence[int], texts: Sequence[str], tokens: int | None) -> None:
+        """Adds a chunk of `tokens` tokens for each text, as `chunk` does one by one."""
+        first = 0
+        while not self.chunk_ns and first < len(texts):
+            self.chunk(stamps_ns[first], texts[first], tokens)
+            first += 1
+        added = len(texts) - first
+        if not added:
+            return
+        self._text += texts[first:]
+        self.chunk_ns += stamps_ns[first:]
+        if tokens is None or self.chunk_tokens is None:
+            self.chunk_tokens = None
+        else:
+            self.chunk_tokens += [tokens] * added
+
     def whole(self, text: str, hidden: str = "") -> None:
         """Adds the text of a reply that came whole: it has no chunks."""
         self._text.append(text)
@@ -99,44 +115,58 @@ class Transcript:
 class Arrivals:
     """Pieces of a byte stream joined, and when each of its bytes arrived."""
 
-    __slots__ = ("_at", "_ends", "_stamps", "data")
+    __slots__ = ("_at", "_edges", "_stamps", "data")
 
     def __init__(self, stamps: Sequence[int], pieces: Sequence[bytes]) -> None:
         self.data = b"".join(pieces)
         self._stamps = stamps
-        self._ends = list(accumulate(map(len, pieces)))
+        self._edges = list(accumulate(map(len, pieces)))
         self._at = 0
 
-    def stamp(self, end: int) -> int:
-        """When the first `end` bytes were there; ask in ascending order."""
-        at, ends = self._at, self._ends
-        while ends[at] < end:
-            at += 1
+    def stamps(self, ends: Sequence[int]) -> list[int]:
+        """When the first `end` bytes were there, for each of `ends`; ask in ascending order."""
+        at, edges, stamps = self._at, self._edges, self._stamps
+        found = []
+        for end in ends:
+            while edges[at] < end:
+                at += 1
+            found.append(stamps[at])
         self._at = at
-        return self._stamps[at]
+        return found
+
+    def ends_a_line(self, end: int) -> bool:
+        """Whether a newline follows the first `end` bytes: what ends there is no record cut short."""
+        return self.data.find(b"\n", end) >= 0
 
 
-def records(arrivals: Arrivals) -> Iterator[tuple[int, bytes, int]]:
-    """The records of a stream, one a line, as (stamp, record, end of line); one that ends the data may be cut.
+def records(data: bytes, most: int) -> Iterator[tuple[list[int], list[bytes]]]:
+    """The records of a stream, one a line, at most `most` at a time: the offset after each, and each.
 
-    A record's stamp is that of its last byte, whether or not its newline came with it. `data:` is taken off; other
-    fields of server-sent events are left out. Raises RecordError for a record too long.
+    `data:` is taken off; other fields of server-sent events are left out. Raises RecordError for a record too long.
     """
-    start, stamp = 0, arrivals.stamp
-    for line in arrivals.data.split(b"\n"):
-        end = start + len(line)
-        if record := line.rstrip():
-            if len(record) > RECORD_BYTES:
+    at, may_be_too_long = 0, len(data) > RECORD_BYTES
+    ends, found = list[int](), list[bytes]()
+    for line in data.split(b"\n"):
+        if line:
+            record = line.rstrip()
+            end = at + len(record)
+            if may_be_too_long and len(record) > RECORD_BYTES:
+                yield ends, found
                 raise RecordError(f"a record of more than {RECORD_BYTES} bytes")
-            if record.startswith(b"data:"):
-                last, record = start + len(record), record[5:]
+            if record[:5] == b"data:":
+                record = record[5:]
             elif record.startswith(_SSE_NOISE):
                 record = b""
-            else:
-                last = start + len(record)
             if record:
-                yield stamp(last), record, end
-        start = end + 1
+                ends.append(end)
+                found.append(record)
+                if len(found) == most:
+                    yield ends, found
+                    ends, found = [], []
+            at += len(line)
+        at += 1
+    if found:
+        yield ends, found
 
 
 def count(value: Any) -> int | None:

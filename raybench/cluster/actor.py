@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import uvloop
@@ -34,11 +34,16 @@ from raybench.plan import Trial
 from raybench.rows import REQUESTS, Exchange, Outcome, Prompt, Request, Row, requests_table
 from raybench.rundir import RunDir, Segment
 
+if TYPE_CHECKING:
+    from raybench.cluster.metrics import Meter
+
 FLUSH_S = 0.5
 SLICE_ROWS = 256
 SWITCH_INTERVAL_S = 0.0005
-ABOUT = ("actor", "cpu_s", "lag_p99_ms", "lag_max_ms")
-"""What an actor says of itself after a trial: its CPU time, and how late its event loop woke up."""
+SENDER = "actor"
+COST = ("cpu_s", "lag_p99_ms", "lag_max_ms")
+ABOUT = (SENDER, *COST)
+"""What an actor says of itself: its name with each batch; after a trial its CPU time, and how late its loop woke."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +56,12 @@ class Share:
 
 
 class LoadActor:
-    """Holds one SageMaker client and plays its shares of trials against one endpoint."""
+    """Holds one SageMaker client and plays its shares of trials against one endpoint; `meter` sees every batch."""
 
-    def __init__(self, post: Post) -> None:
+    def __init__(self, post: Post, meter: "Meter | None" = None) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self.post = post
+        self.meter = meter
         self.host = socket.gethostname()
         self._loop = uvloop.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="load", daemon=True).start()
@@ -97,27 +103,30 @@ class LoadActor:
     def play(self, share: Share) -> Iterator[pa.Table]:
         """Plays a share and yields its rows as they finish; an empty table is a sign of life.
 
-        The last table carries this actor's CPU seconds and event-loop lag in its schema's metadata.
+        Each table carries this actor's name in its schema's metadata; the last one has its CPU seconds and
+        event-loop lag too.
         """
-        yield REQUESTS.empty_table()
+        yield self._signed(REQUESTS.empty_table())
         segment = RunDir(self.post.run_dir).segment(share.trial.trial_id, self.post.name)
         cpu_s, lag_ns = _cpu_s(), list[int]()
         part = Part(share.trial, self.post, share.seed)
         self._attack = attack = self._prepare(part, segment, share.t0_wall_ns)
+        if self.meter:
+            self.meter.begin(share.trial.experiment, share.trial.payload, share.trial.load.label)
         future = asyncio.run_coroutine_threadsafe(_play(part, attack, lag_ns), self._loop)
         try:
             while not future.done():
                 _wait(future, FLUSH_S)
                 segment.sync()
-                yield self._take()
+                yield self._signed(self._take())
             future.result()
         finally:
             segment.close()
         lag_ns.sort()
         lag_ms = [ns / 1e6 for ns in lag_ns] or [0.0]
-        about = (self.post.name, _cpu_s() - cpu_s, lag_ms[int(0.99 * (len(lag_ms) - 1))], lag_ms[-1])
-        told = dict(zip(ABOUT, (a if isinstance(a, str) else f"{a:.3f}" for a in about), strict=True))
-        yield self._take().replace_schema_metadata({**REQUESTS.metadata, **told})
+        about = (_cpu_s() - cpu_s, lag_ms[int(0.99 * (len(lag_ms) - 1))], lag_ms[-1])
+        told = dict(zip(COST, (f"{figure:.3f}" for figure in about), strict=True))
+        yield self._signed(self._take(last=True), **told)
 
     def stop(self) -> None:
         """Plans no more requests; `play` ends once those in flight have."""
@@ -137,10 +146,16 @@ class LoadActor:
         pool = self._requests[part.trial.payload]
         return part.attack(self._client, pool, self.host, t0_ns=t0_ns, clock=monotonic_ns, write=write)
 
-    def _take(self) -> pa.Table:
+    def _take(self, *, last: bool = False) -> pa.Table:
         rows = [self._rows.popleft() for _ in range(len(self._rows))]
         slices = [requests_table(rows[at : at + SLICE_ROWS]) for at in range(0, len(rows), SLICE_ROWS)]
-        return pa.concat_tables(slices) if slices else REQUESTS.empty_table()
+        table = pa.concat_tables(slices) if slices else REQUESTS.empty_table()
+        if self.meter and self._attack:
+            self.meter.seen(table, self._attack.in_flight, time.monotonic(), last=last)
+        return table
+
+    def _signed(self, table: pa.Table, **told: str) -> pa.Table:
+        return table.replace_schema_metadata({**REQUESTS.metadata, SENDER: self.post.name, **told})
 
 
 async def _play(part: Part, attack: Attack[Reply], lag_ns: list[int]) -> None:

@@ -1,41 +1,59 @@
 """The fleet: load actors on a Ray cluster, placed, agreed on T0, played, drained, and never restarted by Ray.
 
 A lost actor is data about the run: Ray may not replay its share (`max_restarts=0`, `max_task_retries=0`), since
-a replay would be load nobody planned on an endpoint somebody pays for.
+a replay would be load nobody planned on an endpoint somebody pays for. Its post is taken by a new actor, under a name
+of its own, before the next trial.
 """
 
 import logging
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import ray
 import ray.data
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raybench.cluster import losses
 from raybench.cluster.actor import ABOUT, Post, Share
 from raybench.cluster.calibration import CalibratedActor
+from raybench.cluster.metrics import Meter
 from raybench.errors import ClusterError, RaybenchError
 from raybench.plan import Trial
-from raybench.rows import REQUESTS, Prompt
+from raybench.rows import REQUESTS, Prompt, requests_table
+from raybench.rundir import RunDir
 
 START_TIMEOUT_S = 60.0
-SILENCE_S = 10.0
+SILENCE_S, LISTEN_S = 10.0, 1.0
+"""How long an actor may say nothing while we listen, and how long we listen at a time."""
+
+RECOVERY_TIMEOUT_S = 30.0
 LEAD_S = 0.15
+NAMESPACE = "raybench"
 OBJECT_STORE_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What a trial left: its rows, what each actor said of itself, and the actors that went away."""
+    """What a trial left: its rows, what each actor said of itself, and the actors that went away.
+
+    `loss` says what is not known of the latter; see `losses.Loss`.
+    """
 
     rows: pa.Table
     actors: tuple[dict[str, str], ...]
     lost: tuple[str, ...]
+    loss: dict[str, int] | None = None
+
+
+class LostActorError(ClusterError):
+    """A load actor is gone: its process, or the node it was on."""
 
 
 @contextmanager
@@ -70,66 +88,151 @@ class Crew:
     """The load actors of one endpoint; they play its trials one after another."""
 
     def __init__(self, posts: Sequence[Post]) -> None:
+        self.posts = list(posts)
+        self.about: list[dict[str, Any]] = [{} for _ in posts]
+        self._name = secrets.token_hex(3)
+        self._actors = [self._enlist(post) for post in posts]
+        self._offsets_ns = [0] * len(posts)
+        self._nodes = [""] * len(posts)
+        self._pools: dict[str, Any] = {}
+        self._gone: set[int] = set()
+        self._stopped = self._killed = False
+
+    def _enlist(self, post: Post) -> Any:
         load_actor: Any = ray.remote(CalibratedActor)
         options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 4}
-        self.posts = tuple(posts)
-        self._actors = [load_actor.options(**options).remote(post) for post in posts]
-        self._offsets_ns = [0] * len(posts)
-        self.about: list[dict[str, Any]] = []
+        named = load_actor.options(**options, name=actor_name(post, self._name), namespace=NAMESPACE)
+        return named.remote(post, Meter(post.name))
 
     def gather(self) -> None:
         """Waits until every actor stands, and measures how far its node's wall clock is from ours."""
-        self.about = _get([actor.ready.remote() for actor in self._actors], START_TIMEOUT_S)
-        for index, actor in enumerate(self._actors):
+        self._meet(range(len(self._actors)))
+
+    def _meet(self, places: Iterable[int]) -> None:
+        met = {place: self._actors[place] for place in places}
+        found = _get([actor.ready.remote() for actor in met.values()], START_TIMEOUT_S)
+        nodes = _get([actor.__ray_call__.remote(_node_id) for actor in met.values()], START_TIMEOUT_S)
+        for (place, actor), about, node in zip(met.items(), found, nodes, strict=True):
             offset_ns, rtt_ns = _clock_offset(actor)
-            self._offsets_ns[index] = offset_ns
-            self.about[index] |= {"clock_offset_ms": offset_ns / 1e6, "clock_bound_ms": rtt_ns / 2e6}
+            self._offsets_ns[place], self._nodes[place] = offset_ns, node
+            self.about[place] = about | {"clock_offset_ms": offset_ns / 1e6, "clock_bound_ms": rtt_ns / 2e6}
 
     def arm(self, pools: Mapping[str, Sequence[Prompt]]) -> None:
         """Gives every actor the prompts of every payload."""
-        for payload, prompts in pools.items():
-            ref = ray.put(prompts)
-            _get([actor.arm.remote(payload, ref) for actor in self._actors], None)
+        self._pools |= {payload: ray.put(prompts) for payload, prompts in pools.items()}
+        self._arm(self._actors)
+
+    def _arm(self, actors: Sequence[Any]) -> None:
+        for payload, ref in self._pools.items():
+            _get([actor.arm.remote(payload, ref) for actor in actors], None)
+
+    def _mend(self) -> None:
+        """Puts a new actor in the place of each that is gone; one that is only silent is ended first."""
+        if self._killed:
+            raise LostActorError("the load actors were ended")
+        gone, self._gone = sorted(self._gone), set()
+        for place in gone:
+            ray.kill(self._actors[place])
+            self.posts[place] = replace(self.posts[place], epoch=self.posts[place].epoch + 1)
+            self._actors[place] = self._enlist(self.posts[place])
+        if gone:
+            self._meet(gone)
+            self._arm([self._actors[place] for place in gone])
+
+    def _connect(self, trial: Trial) -> None:
+        """Has every actor draw its part and open its connections; whoever turns out to be gone is replaced once."""
+        for _ in range(2):
+            self._mend()
+            connecting = [actor.connect.remote(trial) for actor in self._actors]
+            for place, ref in enumerate(connecting):
+                try:
+                    _get([ref], START_TIMEOUT_S)
+                except LostActorError:
+                    self._gone.add(place)
+            if not self._gone:
+                return
+        raise LostActorError("load actors die before they can send anything")
 
     def play(self, trial: Trial, seed: int, seen: Callable[[pa.Table], None]) -> Played:
         """Plays one trial with prompts drawn by `seed`; `seen` gets every batch as it comes.
 
         EndpointError if the endpoint does not take the connections that the trial needs.
         """
-        _get([actor.connect.remote(trial) for actor in self._actors], START_TIMEOUT_S)
+        self._stopped = False
+        self._connect(trial)
         t0_wall_ns = time.time_ns() + int(LEAD_S * 1e9)
         streams = {}
         for index, actor in enumerate(self._actors):
             part = Share(trial, seed, t0_wall_ns + self._offsets_ns[index])
-            streams[actor.play.options(num_returns="streaming").remote(part)] = self.posts[index].name
-        return self._collect(streams, seen)
+            streams[actor.play.options(num_returns="streaming").remote(part)] = index
+        rows, told, gone = self._collect(streams, seen)
+        if not gone:
+            return Played(rows, told, ())
+        self._gone |= gone
+        lost = [(self.posts[place], str(self.about[place].get("host", ""))) for place in sorted(gone)]
+        sources = [rows, *self._recovered(trial, gone)]
+        loss = losses.complete(trial, lost, sources, stopped=self._stopped)
+        return Played(loss.rows, told, tuple(post.name for post, _ in lost), loss.as_dict())
 
-    def _collect(self, streams: dict[Any, str], seen: Callable[[pa.Table], None]) -> Played:
-        batches, actors, lost = [REQUESTS.empty_table()], list[dict[str, str]](), list[str]()
-        heard = dict.fromkeys(streams, time.monotonic())
+    def _collect(
+        self, streams: dict[Any, int], seen: Callable[[pa.Table], None]
+    ) -> tuple[pa.Table, tuple[dict[str, str], ...], set[int]]:
+        """The rows that come, what the actors say of themselves, and the places of those that went away.
+
+        Silence is counted in time spent listening: a `seen` that is slow makes no actor look dead.
+        """
+        batches, actors, gone = [REQUESTS.empty_table()], list[dict[str, str]](), set[int]()
+        listened_s, heard_s = 0.0, dict.fromkeys(streams, 0.0)
         while streams:
-            for stream in _ready(streams):
-                heard[stream] = time.monotonic()
+            began_s = time.monotonic()
+            ready = _ready(streams)
+            listened_s += min(time.monotonic() - began_s, LISTEN_S)
+            for stream in ready:
+                heard_s[stream] = listened_s
                 try:
                     batch = ray.get(next(stream))
                 except StopIteration:
                     del streams[stream]
                 except RayTaskError as error:
                     raise _ours(error) from None
-                except RayActorError:
-                    lost.append(streams.pop(stream))
+                except (RayActorError, ObjectLostError):
+                    gone.add(streams.pop(stream))
                 else:
                     actors.extend(_about(batch))
                     batches.append(batch.replace_schema_metadata(REQUESTS.metadata))
                     seen(batch)
-            for stream in [s for s in streams if time.monotonic() - heard[s] > SILENCE_S]:
-                lost.append(streams.pop(stream))
-        return Played(pa.concat_tables(batches).combine_chunks(), tuple(actors), tuple(lost))
+            for stream in [s for s in streams if listened_s - heard_s[s] > SILENCE_S]:
+                gone.add(streams.pop(stream))
+        return pa.concat_tables(batches).combine_chunks(), tuple(actors), gone
+
+    def _recovered(self, trial: Trial, gone: Iterable[int]) -> list[pa.Table]:
+        """What lost actors left on the disks of their nodes, as far as those still answer."""
+        spooled: Any = ray.remote(_spooled)
+        here, found = _node_id(None), []
+        for place in gone:
+            post = self.posts[place]
+            if self._nodes[place] == here:
+                found.append(_spooled(post, trial.trial_id))
+                continue
+            there = NodeAffinitySchedulingStrategy(self._nodes[place], soft=False)
+            ref = spooled.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(post, trial.trial_id)
+            try:
+                found.append(ray.get(ref, timeout=RECOVERY_TIMEOUT_S))
+            except (RayError, GetTimeoutError):
+                continue
+        return found
 
     def stop(self) -> None:
         """Asks every actor to plan nothing more; `play` returns when they have drained."""
+        self._stopped = True
         for actor in self._actors:
             actor.stop.remote()
+
+    def kill(self) -> None:
+        """Ends every actor at once; what they wrote stays, and `play` returns with it."""
+        self._stopped = self._killed = True
+        for actor in self._actors:
+            ray.kill(actor)
 
     def close(self) -> None:
         """Closes the connections; an actor that is gone already has none."""
@@ -137,6 +240,11 @@ class Crew:
             _get([actor.close.remote() for actor in self._actors], 5.0)
         except RaybenchError:
             return
+
+
+def actor_name(post: Post, crew: str) -> str:
+    """What Ray's dashboard calls an actor: its run, its endpoint, which one it is, and which crew's."""
+    return f"{post.run_dir.name or 'selftest'}/{post.name}/{crew}"
 
 
 def together(crews: Iterable[Crew], method: str, *args: Any) -> list[Any]:
@@ -154,6 +262,16 @@ def _import_all() -> None:
     pass
 
 
+def _node_id(actor: Any) -> str:
+    """The node that this runs on; `actor` is what Ray gives to who runs inside one."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def _spooled(post: Post, trial_id: str) -> pa.Table:
+    """Runs on an actor's node: the rows that its spool of a trial holds there."""
+    return requests_table(list(RunDir(post.run_dir).spooled(trial_id, post.name)))
+
+
 def _clock_offset(actor: Any) -> tuple[int, int]:
     """Its wall clock minus ours and the round trip that bounds the error, from the quickest of five."""
     best = (0, 2**63)
@@ -166,15 +284,15 @@ def _clock_offset(actor: Any) -> tuple[int, int]:
     return best
 
 
-def _ready(streams: Mapping[Any, str]) -> list[Any]:
-    ready, _ = ray.wait(list(streams), timeout=1.0)
+def _ready(streams: Mapping[Any, int]) -> list[Any]:
+    ready, _ = ray.wait(list(streams), timeout=LISTEN_S)
     return ready
 
 
 def _about(batch: pa.Table) -> list[dict[str, str]]:
     """What an actor says of itself in the metadata of its last batch."""
     told = {key.decode(): value.decode() for key, value in (batch.schema.metadata or {}).items()}
-    return [{key: told[key] for key in ABOUT}] if "actor" in told else []
+    return [{key: told[key] for key in ABOUT}] if told.keys() >= set(ABOUT) else []
 
 
 def _get(refs: Sequence[Any], timeout_s: float | None) -> list[Any]:
@@ -185,7 +303,7 @@ def _get(refs: Sequence[Any], timeout_s: float | None) -> list[Any]:
     except GetTimeoutError:
         raise ClusterError(f"the load actors did not answer within {timeout_s:.0f} s") from None
     except RayActorError as error:
-        raise ClusterError(f"a load actor died: {str(error).strip().splitlines()[0]}") from None
+        raise LostActorError(f"a load actor died: {str(error).strip().splitlines()[0]}") from None
     return values
 
 

@@ -8,6 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from raybench.client import dialects
 from raybench.client.http import Reply
 from raybench.client.sagemaker import SageMakerClient
@@ -16,6 +19,7 @@ from raybench.clock import NS_PER_S, Clock
 from raybench.load.arrivals import Closed, Offsets, stripe
 from raybench.load.arrivals import share as part_of
 from raybench.load.attack import Attack, Identity, Span
+from raybench.load.search import Search
 from raybench.payloads.pool import order
 from raybench.plan import Trial
 from raybench.rows import Prompt, Request, Row
@@ -31,7 +35,10 @@ TAIL_NS = 600 * NS_PER_S
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """Where an actor stands: its endpoint, how to speak to it, and which of the endpoint's `actors` it is."""
+    """Where an actor stands: its endpoint, how to speak to it, and which of the endpoint's `actors` it is.
+
+    `epoch` counts the actors that were lost at this post before.
+    """
 
     experiment: str
     index: int
@@ -40,10 +47,11 @@ class Post:
     parameters: dict[str, Any]
     run_dir: Path
     keep_text: bool = False
+    epoch: int = 0
 
     @property
     def name(self) -> str:
-        return f"{self.experiment}-{self.index}"
+        return f"{self.experiment}-{self.index}" + (f".{self.epoch}" if self.epoch else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,16 @@ class Part:
         """Draws the arrivals, so that none is drawn while the clock runs."""
         if not isinstance(self.trial.load, Closed):
             _arrivals(self.trial, self.post.index, self.post.actors)
+
+    def planned(self) -> tuple[Offsets, npt.NDArray[np.bool_]]:
+        """An open load's instants since T0 up to the end of what is measured, and which of them are measured."""
+        arrivals_ns, span = _arrivals(self.trial, self.post.index, self.post.actors), self._span()
+        measured = arrivals_ns >= span.warmup_ns
+        if span.duration_ns is not None:
+            end = int(np.searchsorted(arrivals_ns, span.warmup_ns + span.duration_ns))
+        else:
+            end = int(np.count_nonzero(~measured)) + (span.requests or 0)
+        return arrivals_ns[:end], measured[:end]
 
     def attack(
         self,
@@ -120,7 +138,7 @@ class Part:
 def _arrivals(trial: Trial, index: int, actors: int) -> Offsets:
     """An actor's arrivals: the trial's own, then as many as it may take to hold the load until it ends."""
     load = trial.load
-    assert not isinstance(load, Closed)
+    assert not isinstance(load, Closed | Search)
     warmup_ns = round(trial.warmup_s * NS_PER_S)
     if trial.duration_s is not None:
         end_ns = warmup_ns + round(trial.duration_s * NS_PER_S)

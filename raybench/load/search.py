@@ -10,7 +10,7 @@ below what they passed, and what is claimed comes from certifying trials alone.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from raybench.load.arrivals import MAX_RATE, Closed, Poisson
@@ -22,6 +22,8 @@ SHORT_S, SHORT_REQUESTS = 150.0, 100
 RATIO = 1.10
 LOWER = 0.95
 HALVINGS = 6
+FORGIVEN = 2
+"""How many probes of a search may be played again, since something was wrong with their measurement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,12 @@ class Search:
     @property
     def label(self) -> str:
         return f"search-{self.metric}-{float(self.limit_s)}"
+
+    def most_s(self, usd_per_hour: float | None) -> float:
+        """Seconds that both budgets allow at a price."""
+        if self.max_usd is None or not usd_per_hour:
+            return self.max_s
+        return min(self.max_s, self.max_usd / usd_per_hour * 3600)
 
     @property
     def max_in_flight(self) -> None:
@@ -113,13 +121,20 @@ class Hunt:
         self.spent_s += seen.paid_s
         passed = seen.fault is None and probe.passes(seen)
         if seen.fault is not None:
-            self._next = self._end(f"{probe.name}: {seen.fault}")
+            self._next = self._again(probe) or self._end(f"{probe.name}: {seen.fault}")
         elif probe.step is Step.SANITY:
             self._next = self._bracket() if passed else self._end("one stream alone is over the limit")
         else:
             self._learn(probe, passed)
             self._next = self._plan(probe, passed)
         return passed
+
+    def _again(self, probe: Probe) -> Probe | None:
+        """The same probe once more, if that may be and the budget has room for it."""
+        faults = sum(seen.fault is not None for _, seen in self.played)
+        if faults > FORGIVEN or probe.warmup_s + probe.seconds > self._left_s:
+            return None
+        return replace(probe, index=len(self.played))
 
     def _learn(self, probe: Probe, passed: bool) -> None:
         """A failure outdoes what passed at that rate or above, on less evidence."""
@@ -188,10 +203,7 @@ class Hunt:
     @property
     def _left_s(self) -> float:
         """Seconds that both budgets leave."""
-        most_s = self.search.max_s
-        if self.search.max_usd is not None and self.usd_per_hour:
-            most_s = min(most_s, self.search.max_usd / self.usd_per_hour * 3600)
-        return most_s - self.spent_s
+        return self.search.most_s(self.usd_per_hour) - self.spent_s
 
     def _end(self, reason: str | None) -> Verdict:
         usd = None if self.usd_per_hour is None else self.usd_per_hour * self.spent_s / 3600

@@ -1,4 +1,4 @@
-"""What a reader must know before any number: that it is simulated, partial or INVALID."""
+"""What a reader must know before any number: that it is simulated, partial, resumed or INVALID."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from raybench.report.view import View
 
 @dataclass(frozen=True, slots=True)
 class Banner:
-    """One warning above the report; kind is simulated, partial or invalid."""
+    """One warning above the report; kind is simulated, partial, resumed or invalid."""
 
     kind: str
     head: str
@@ -16,7 +16,7 @@ class Banner:
 
 
 def banners(view: View) -> list[Banner]:
-    """What a reader must know before any number: simulated, partial, invalid."""
+    """What a reader must know before any number: simulated, partial, resumed, invalid."""
     found = []
     pretend = [c.label for c in view.configurations.values() if c.simulated]
     if pretend:
@@ -30,6 +30,10 @@ def banners(view: View) -> list[Banner]:
             f"The run's state is “{state}”; {cut} of {text.count(len(view.cells), 'trial')} did not run to the end."
         )
         found.append(Banner("partial", "Partial.", said))
+    if stopped := view.manifest.get("resumed_utc"):
+        times = text.count(len(stopped), "time")
+        said = f"The run stopped and was resumed {times}, last at {text.clean(stopped[-1])}; its trials lie apart."
+        found.append(Banner("resumed", "Resumed.", said))
     invalid = sum(not cell.valid for cell in view.cells)
     if invalid:
         said = (

@@ -33,6 +33,14 @@ def build(run_dir: Path, findings: Findings, decision: Decision, manifest: Mappi
         _replace(path, text)
 
 
+def pictures(run_dir: Path) -> None:
+    """Writes each of charts/*.svg as a PNG beside it, for places that show no SVG."""
+    from raybench.report import vega
+
+    for path in sorted((run_dir / "charts").glob("*.svg")):
+        _replace(path.with_suffix(".png"), vega.picture(path.read_text("utf-8")))
+
+
 def warm_up() -> None:
     """Loads what `build` needs, about two seconds of CPU, so that a thread can have it ready in time."""
     from raybench.report import vega
@@ -42,8 +50,8 @@ def warm_up() -> None:
     vega.drawing(vega.compiled(style.spec("simple", style.simple())), "simple")
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, whole: str | bytes) -> None:
     """A reader sees the old file or the new one, never half of one."""
     half = path.with_name(f".{path.name}.part")
-    half.write_text(text, "utf-8")
+    half.write_bytes(whole.encode() if isinstance(whole, str) else whole)
     half.replace(path)

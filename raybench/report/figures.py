@@ -1,5 +1,6 @@
 """Which charts a run's data allows, drawn: the spec that lives in the page and the drawing that stands in for it."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from raybench.report.charts import trust as health
 from raybench.report.few import LOADS, coloured, few, left_out
 from raybench.report.view import View
 
+WIDE = 560
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -20,6 +23,12 @@ class Figure:
     spec: vega.Spec
     drawing: str
     left_out: str = ""
+
+    @property
+    def wide(self) -> bool:
+        """Whether a phone should scroll it rather than shrink it."""
+        width = re.search(r' width="(\d+)', self.drawing)
+        return width is not None and int(width[1]) > WIDE
 
 
 Drawn = tuple[style.Chart, str] | None

@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from raybench.report import sentences, trust
+from raybench.report import maximum, sentences, trust
 from raybench.report.answer import rule
 from raybench.report.banners import banners
 from raybench.report.cells import Cell
@@ -68,6 +68,8 @@ def write(view: View, charts: Sequence[str] = tuple(PLOTS)) -> str:
         costs=[_cost(experiment) for experiment in manifest["experiments"]],
         datasets=", ".join(markdown_code(name) for name in _datasets(manifest)),
         recommendations=_recommendations(view),
+        searches=maximum.in_markdown(view),
+        maximum_rule=maximum.RULE,
         distrusted=[_distrusted(cell) for cell in view.cells if cell.row["valid"] != "VALID"],
     )
 

@@ -20,10 +20,24 @@ def page(findings: Findings, decision: Decision, manifest: Mapping[str, Any]) ->
 
 def render(view: View, figures: Mapping[str, Figure]) -> str:
     """The page of a view and its charts, already drawn."""
+    return filled(
+        "report.html.j2",
+        figures,
+        **sections.head(view),
+        **sections.answered(view),
+        **sections.evidence(view),
+        **sections.costs(view),
+        **sections.method(view),
+        contents=sections.contents(view, figures),
+    )
+
+
+def filled(template: str, figures: Mapping[str, Figure], **said: Any) -> str:
+    """A page of ours: its template with style, scripts, policy and charts, and what it says."""
     environment = _environment()
     script, bundle = _source(environment, "report.js"), vega.bundle()
     hashes = f"{vega.sha256_source(bundle)} {vega.sha256_source(script)}"
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template(template).render(
         csp=f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
         "form-action 'none'",
         style=trusted(_source(environment, "report.css")),
@@ -33,15 +47,10 @@ def render(view: View, figures: Mapping[str, Figure]) -> str:
         bundle=trusted(bundle),
         script=trusted(script),
         charts={
-            name: {"spec": f.spec, "drawing": trusted(f.drawing), "left_out": f.left_out}
+            name: {"spec": f.spec, "drawing": trusted(f.drawing), "left_out": f.left_out, "wide": f.wide}
             for name, f in figures.items()
         },
-        **sections.head(view),
-        **sections.answered(view),
-        **sections.evidence(view),
-        **sections.costs(view),
-        **sections.method(view),
-        contents=sections.contents(view, figures),
+        **said,
     )
 
 

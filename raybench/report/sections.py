@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raybench.analysis.capacity import DEMANDS
-from raybench.report import answer, capacity, sentences, streaming, table, text, timeline, trust
+from raybench.report import answer, capacity, maximum, sentences, streaming, table, text, timeline, trust
 from raybench.report.banners import banners
 from raybench.report.cells import GLYPHS, column, payload_label
 from raybench.report.figures import Figure
@@ -17,6 +17,7 @@ REPEATS = (
 )
 CONTENTS = {
     "answer": "The answer",
+    "maximum": "Maximum load",
     "prices": "Price and latency",
     "missed": "What missed",
     "datasets": "By data set",
@@ -58,6 +59,8 @@ def contents(view: View, figures: Mapping[str, Figure]) -> list[tuple[str, str]]
 def _present(section: str, view: View, figures: Mapping[str, Figure]) -> bool:
     if section == "missed":
         return bool(view.limits)
+    if section == "maximum":
+        return bool(maximum.searches(view))
     return section not in _NEEDS or any(name in figures for name in _NEEDS[section])
 
 
@@ -87,6 +90,8 @@ def answered(view: View) -> dict[str, Any]:
         "rule": answer.rule(view),
         "cards": answer.cards(view),
         "ranked": answer.ranked(view),
+        "searches": maximum.searches(view),
+        "maximum_rule": maximum.RULE,
         "latency_said": sentences.criterion_name(view.latency_criterion or "latency_mean"),
     }
 

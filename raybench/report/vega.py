@@ -16,6 +16,8 @@ from raybench.report import palette
 VEGA_LITE = "6.4"
 MAX_ROWS = 5_000
 MAX_BYTES = 400_000
+ROOM = 24
+"""Pixels left free at a drawing's right: the reader's font may be wider than the one it was measured with."""
 
 Spec = dict[str, Any]
 
@@ -25,6 +27,7 @@ _LABELS = re.compile(r' (?:aria-label|aria-roledescription|aria-hidden|role|clas
 _UNSEEN = re.compile(r'<(?:path|text|rect|line)[^<>]* (?:opacity="0"|display="none")[^<>]*/>')
 _EMPTY = re.compile(r"<g[^<>]*></g>|<g[^<>]*/>")
 _DEFAULTS = re.compile(r' (?:opacity="1"|stroke-width="1"|pointer-events="none")')
+_SIZE = re.compile(r'width="(\d+)" (height="\d+" viewBox=")0 0 (\d+) ')
 _REFERENCE = re.compile(r"(id=\"|url\(#|href=\"#)(\w+)")
 
 
@@ -55,6 +58,7 @@ def drawing(vega: Spec, name: str) -> str:
     while _EMPTY.search(svg):
         svg = _EMPTY.sub("", svg)
     svg = _TAG.sub(lambda tag: _LONG_NUMBER.sub(r"\1", tag[0]), svg)
+    svg = _SIZE.sub(lambda size: f'width="{int(size[1]) + ROOM}" {size[2]}0 0 {int(size[3]) + ROOM} ', svg, count=1)
     said = escape(str(vega.get("description", name)), quote=True)
     font = f' font-family="{palette.FONT}"'
     opened, _, rest = svg.replace(font, "").partition("<svg ")
@@ -66,6 +70,12 @@ def standalone(svg: str) -> str:
     """The drawing as a file of its own: literal light colours on a white ground."""
     opened, _, rest = re.sub(r"var\(--\w+,(#\w+)\)", r"\1", svg).partition(">")
     return f'{opened}><rect width="100%" height="100%" fill="{palette.LIGHT["card"]}"/>{rest}\n'
+
+
+def picture(svg: str) -> bytes:
+    """A drawing that stands alone as PNG, at twice its size."""
+    drawn: bytes = vl_convert.svg_to_png(svg, scale=2)
+    return drawn
 
 
 @cache

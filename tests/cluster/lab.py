@@ -10,7 +10,6 @@ import os
 import pwd
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 HOSTS = {"ctl": "10.77.0.1", "head": "10.77.0.10", "w1": "10.77.0.11", "w2": "10.77.0.12"}
-TOOLS = {"ip": "iproute2", "unshare": "util-linux", "nsenter": "util-linux"} | {
+TOOLS = {"ip": "iproute2", "unshare": "util-linux", "nsenter": "util-linux", "setpriv": "util-linux"} | {
     "/usr/sbin/sshd": "openssh-server",
     "ssh": "openssh-client",
     "rsync": "rsync",
@@ -165,7 +164,9 @@ def _network(prefix: str) -> None:
         if name == "ctl":
             continue
         there = f"{prefix}{name}"
-        _must("ip", "link", "add", f"v{name}", "netns", control, "type", "veth", "peer", "name", "eth0", "netns", there)
+        _must(
+            "ip", "link", "add", f"v{name}", "netns", control, "type", "veth", "peer", "name", "eth0", "netns", there
+        )
         _must("ip", "-n", control, "link", "set", f"v{name}", "master", "br0", "up")
         _must("ip", "-n", there, "addr", "add", f"{address}/24", "dev", "eth0")
         _must("ip", "-n", there, "link", "set", "eth0", "up")
@@ -207,7 +208,7 @@ def _host(made: Lab, name: str) -> None:
     alone = ["unshare", "-m", "-u", "-p", "-f", "--mount-proc", "--kill-child"]
     with (made.folder / f"{name}.log").open("w") as log:
         made.holders[name] = subprocess.Popen(
-            ["ip", "netns", "exec", f"{made.prefix}{name}", *alone, "bash", *node],
+            ["setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", f"{made.prefix}{name}", *alone, "bash", *node],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -221,13 +222,6 @@ def _wait(sign: Path, holder: "subprocess.Popen[bytes]") -> None:
         assert holder.poll() is None, sign.with_suffix(".log").read_text()
         assert time.monotonic() < until, sign.with_suffix(".log").read_text()
         time.sleep(0.05)
-
-
-def interrupt(process: "subprocess.Popen[str]") -> None:
-    """What Ctrl-C does to a command inside a host: nsenter hands nothing on, so its child is told."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    for pid in children or [str(process.pid)]:
-        os.kill(int(pid), signal.SIGINT)
 
 
 def listening(made: Lab, name: str) -> Sequence[tuple[str, int]]:

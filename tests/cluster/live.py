@@ -7,7 +7,6 @@ namespaces.
 import json
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from endpoint import PORT
-from lab import HOME, HOSTS, ROOT, Lab, lab, listening, why_not
+from lab import HOSTS, ROOT, Lab, lab, listening, why_not
 
 from raybench.rundir import RunDir
 
@@ -76,7 +75,7 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     if reason := why_not():
-        with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():  # type: ignore[union-attr]
+        with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
             print(f"\nNO CLUSTER TEST: {reason}; nothing was tested on a real cluster")
         pytest.skip(reason)
     with lab() as made:
@@ -90,7 +89,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         wait_for_nodes(made, 3)
         yield Cluster(made, file, truth, said)
         assert tunnel.poll() is None
-        assert "Ray runtime" in made.call("ctl", "ray", "down", str(file), "-y") or True
+        said = made.call("ctl", "ray", "down", str(file), "-y")
+        assert not [port for _, port in listening(made, "head") if port == 6379], said
 
 
 def shipped(folder: Path) -> Path:
@@ -132,7 +132,8 @@ def rows_of(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def truth_of(cluster: Cluster) -> dict[str, dict[str, Any]]:
-    records = (json.loads(line) for line in cluster.truth.read_text().splitlines())
+    whole, _, _ = cluster.truth.read_text().rpartition("\n")
+    records = (json.loads(line) for line in whole.splitlines())
     return {record["request_id"]: record for record in records}
 
 
@@ -148,7 +149,9 @@ def test_no_port_answers_anybody_without_the_token(cluster: Cluster) -> None:
     for name in ("head", "w1", "w2"):
         open_ports = listening(cluster.lab, name)
         assert len(open_ports) > 5
-        places = [f"{'127.0.0.1' if address in ('0.0.0.0', '::') else address}:{port}" for address, port in open_ports]
+        places = [
+            f"{'127.0.0.1' if address in ('0.0.0.0', '::') else address}:{port}" for address, port in open_ports
+        ]
         answers = json.loads(cluster.lab.call(name, sys.executable, str(HERE / "probe.py"), *places))
         assert any(status in (401, 403) for *_, status in answers), f"{name} was not asked for a token: {answers}"
         answered = [answer for answer in answers if 200 <= answer[3] < 300 and tuple(answer[1:3]) not in PUBLIC]
@@ -167,20 +170,77 @@ def test_a_submitted_run_measures_from_the_workers(cluster: Cluster, tmp_path: P
     assert cluster.lab.token not in said
 
 
-def test_a_worker_that_vanishes_takes_its_last_seconds_and_no_more(cluster: Cluster, tmp_path: Path) -> None:
-    process, run_dir = cluster.begin(tmp_path, "40s")
-    said = ""
-    for line in process.stdout:
-        said += line
-        if "measuring" in line:
-            break
-    time.sleep(10)
-    vanished_s = time.monotonic()
+@dataclass(frozen=True)
+class Loss:
+    """A run that lost a worker: what it left, and the truth."""
+
+    code: int
+    said: str
+    trial: dict[str, Any]
+    there: set[str]
+    rows: list[dict[str, Any]]
+    summary: dict[str, Any]
+    report: str
+    preflight: dict[str, Any]
+    truth: list[dict[str, Any]]
+    gone: list[dict[str, Any]]
+    vanished_ns: int
+
+
+@pytest.fixture(scope="module")
+def loss(cluster: Cluster) -> Loss:
+    before = len(truth_of(cluster))
+    process, run_dir = cluster.begin(Path("loss"), "30s")
+    while len(truth_of(cluster)) < before + 300:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.2)
+    vanished_ns = time.monotonic_ns()
     cluster.lab.vanish("w1")
-    rest, _ = process.communicate(timeout=240)
-    print(said + rest, time.monotonic() - vanished_s)
-    assert process.returncode in (0, 3, 5), said + rest
+    said, _ = process.communicate(timeout=240)
+    print(said)
     manifest = json.loads((run_dir / "run.json").read_text())
+    (trial,) = manifest["trials"]
     rows = rows_of(run_dir)
-    print(manifest["trials"], len(rows))
-    print(pq.read_table(run_dir / "trials.parquet").to_pylist()[0])
+    first, *truth = sorted(list(truth_of(cluster).values())[before:], key=lambda record: record["arrived_ns"])
+    kept = {row["request_id"] for row in rows}
+    (summary,) = pq.read_table(run_dir / "trials.parquet").to_pylist()
+    return Loss(
+        code=process.returncode,
+        said=said,
+        trial=trial,
+        there={one["actor"] for one in manifest["experiments"][0]["actors"] if one["host"] == "rb-w1"},
+        rows=rows,
+        summary=summary,
+        report=(run_dir / "report.md").read_text(),
+        preflight=first,
+        truth=truth,
+        gone=[record for record in truth if record["request_id"] not in kept],
+        vanished_ns=vanished_ns,
+    )
+
+
+def test_a_run_that_loses_a_worker_is_reported_and_says_who_went(loss: Loss) -> None:
+    assert loss.code == 3, loss.said
+    assert len(loss.there) == 2
+    assert set(loss.trial["lost"]) == loss.there
+    assert loss.trial["state"] == "partial"
+    assert loss.trial["rows"] == len(loss.rows)
+    assert "2 load actors died" in loss.report
+    assert (loss.summary["valid"], loss.summary["lost_actors"]) == ("INVALID", 2)
+    assert "lost_rows" in loss.summary["reasons"]
+
+
+def test_a_vanished_worker_takes_its_last_five_seconds_at_most(loss: Loss) -> None:
+    answered = [row for row in loss.rows if row["request_id"]]
+    print(f"{len(loss.truth)} requests reached the endpoint, {len(answered)} are rows, {len(loss.gone)} are gone")
+    assert {row["actor"] for row in answered} > loss.there, "what the lost actors had sent is kept"
+    assert loss.preflight["request_id"] not in {row["request_id"] for row in answered}
+    assert len(loss.truth) == len(answered) + len(loss.gone)
+    assert min(record["ended_ns"] for record in loss.gone) > loss.vanished_ns - 5e9
+
+
+@pytest.mark.xfail(reason="requests that ended after the last batch are not counted", strict=True)
+def test_what_the_run_says_it_lost_covers_what_went_with_the_worker(loss: Loss) -> None:
+    said = loss.trial.get("lost_rows") or {}
+    print(f"the run says {said}; {len(loss.gone)} are gone")
+    assert sum(said.values()) >= len(loss.gone)

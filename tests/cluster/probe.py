@@ -41,8 +41,9 @@ POSTS = ("/api/jobs/", "/api/job_agent/jobs/", "/api/authenticate", "/get_or_cre
 WAIT_S = 2.0
 
 
-def status(address: str, port: int, method: str, path: str) -> int:
-    """The HTTP status of one request; 0 from what does not speak HTTP."""
+def status(asked: tuple[str, int, str, str]) -> int:
+    """The HTTP status of one request (address, port, method, path); 0 from what does not speak HTTP."""
+    address, port, method, path = asked
     body = b'{"entrypoint": "true"}' if method == "POST" else b""
     head = f"{method} {path} HTTP/1.1\r\nHost: {address}:{port}\r\nConnection: close\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -57,7 +58,7 @@ def status(address: str, port: int, method: str, path: str) -> int:
 def main() -> None:
     ports = [(place.rpartition(":")[0], int(place.rpartition(":")[2])) for place in sys.argv[1:]]
     with ThreadPoolExecutor(16) as threads:
-        first = list(threads.map(lambda place: status(*place, "GET", "/"), ports))
+        first = list(threads.map(status, ((*place, "GET", "/") for place in ports)))
         asked = [
             (address, port, method, path)
             for (address, port), answered in zip(ports, first, strict=True)
@@ -65,7 +66,7 @@ def main() -> None:
             for method, paths in (("GET", GETS), ("POST", POSTS))
             for path in paths
         ]
-        said = list(threads.map(lambda one: status(*one), asked))
+        said = list(threads.map(status, asked))
     print(json.dumps([[port, method, path, code] for (_, port, method, path), code in zip(asked, said, strict=True)]))
 
 

@@ -46,7 +46,13 @@ CONFIG: dict[str, Any] = {
         "symbolStrokeWidth": 2,
         "rowPadding": 3,
     },
-    "header": {"labelColor": variable("ink"), "labelFontSize": 12, "labelFontWeight": 600, "labelLimit": 260},
+    "header": {
+        "titleColor": variable("ink2"),
+        "labelColor": variable("ink"),
+        "labelFontSize": 12,
+        "labelFontWeight": 600,
+        "labelLimit": 260,
+    },
     "title": {
         "anchor": "start",
         "color": variable("ink2"),

@@ -1,0 +1,109 @@
+"""A run goes on where it stopped: finished trials stay as they are, the others are played anew.
+
+Everything needed stands in the run directory: the config as it was, the folder its paths start from, and how far the
+run got. What an unfinished trial left is kept aside, under abandoned/.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from raybench import manifest as manifests
+from raybench.cluster import status
+from raybench.cluster.monitor import Screen
+from raybench.config import Config, load_config
+from raybench.errors import InputError
+from raybench.payloads.pool import Pool
+from raybench.plan import Plan, plan
+from raybench.rows import SCHEMA_VERSION
+from raybench.run import Conductor, carry_out, pools_of, report
+from raybench.rundir import RunDir
+
+
+def resume(path: Path, address: str, screen: Screen, *, selftest: bool = True) -> None:
+    """Plays what is left of the run in `path` and reports all of it; a finished run is only reported, as it was.
+
+    Raises what `run` raises; InputError if the run is going on, or is not the one that its files would make now.
+    """
+    rundir = RunDir.open(path.absolute())
+    with rundir.hold():
+        manifest = rundir.manifest()
+        if wanted := _left(manifest):
+            _play(rundir, manifest, wanted, address, screen, selftest=selftest)
+            return
+        if manifest["state"] != "done":
+            _close(rundir, manifest)
+    report(path)
+
+
+def _left(manifest: Mapping[str, Any]) -> set[str]:
+    """The planned trials that are not done, and the searches without a verdict."""
+    trials = {trial["trial_id"] for trial in manifest["trials"] if trial["state"] != "done" and not _is_probe(trial)}
+    return trials | {search["trial_id"] for search in manifest["searches"] if search["verdict"] is None}
+
+
+def _is_probe(trial: Mapping[str, Any]) -> bool:
+    """Whether a trial came of a search: the config does not have it, and what is not done the search plays anew."""
+    return "search" in trial
+
+
+def _play(
+    rundir: RunDir, manifest: dict[str, Any], wanted: set[str], address: str, screen: Screen, *, selftest: bool
+) -> None:
+    """Plays the `wanted` trials of the plan, from their beginning; a search goes on after its last probe."""
+    config = _config(rundir, manifest)
+    matrix, pools = plan(config), pools_of(config, Path(manifest["config_folder"]))
+    _same(rundir, manifest, matrix, pools)
+    rest = replace(matrix, trials=tuple(trial for trial in matrix.trials if trial.trial_id in wanted))
+    aside = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+    for trial in [trial for trial in manifest["trials"] if trial["state"] != "done"]:
+        rundir.set_aside(trial, aside)
+        if _is_probe(trial):
+            manifest["trials"].remove(trial)
+        else:
+            trial.update(manifests.unplayed())
+    manifest |= {"state": "running", "finished_utc": None}
+    manifest["resumed_utc"] = [*manifest["resumed_utc"], manifests.utc()]
+    conductor = Conductor(config, rest, pools, rundir, screen, manifest)
+    conductor.record()
+    done = sum(trial["state"] == "done" for trial in manifest["trials"])
+    screen.say(f"resuming {manifest['run_id']}: {done} trials are done, {len(rest.trials)} are left")
+    carry_out(conductor, address, selftest=selftest)
+
+
+def _close(rundir: RunDir, manifest: dict[str, Any]) -> None:
+    """Ends a run that stopped after its last trial: the rows become parts."""
+    for trial in manifest["trials"]:
+        if rundir.spool(trial["trial_id"]):
+            rundir.write_part(trial, rundir.requests(trial))
+    status.write(rundir.path, None)
+    manifest |= {"state": "done", "finished_utc": manifests.utc()}
+    manifest["resumed_utc"] = [*manifest["resumed_utc"], manifests.utc()]
+    rundir.write_manifest(manifest)
+
+
+def _config(rundir: RunDir, manifest: Mapping[str, Any]) -> Config:
+    """The run's config from its copy, its paths from where they were."""
+    if manifest["schema"] != SCHEMA_VERSION:
+        problem = f"its rows are of schema {manifest['schema']}, ours of {SCHEMA_VERSION}"
+        raise InputError(problem, where=str(rundir.path), allowed=f"resume it with raybench {manifest['raybench']}")
+    if manifest["config_file"] is None:
+        raise InputError("the run had no config file", where=str(rundir.path), allowed="a run of a config file")
+    config = load_config(rundir.path / manifest["config_file"], Path(manifest["config_folder"]))
+    if config.text != manifest["config_text"]:
+        raise InputError("the config changed since the run began", where=str(config.file), allowed="start a new run")
+    return config
+
+
+def _same(rundir: RunDir, manifest: Mapping[str, Any], matrix: Plan, pools: Mapping[str, Pool]) -> None:
+    """Refuses to pool rows with strangers: the plan and the prompts must be those that the run began with."""
+    began = [trial["trial_id"] for trial in manifest["trials"] if not _is_probe(trial)]
+    began += [search["trial_id"] for search in manifest["searches"]]
+    if sorted(trial.trial_id for trial in matrix.trials) != sorted(began):
+        raise InputError("its plan would be another now", where=str(rundir.path), allowed="start a new run")
+    for payload in manifest["payloads"]:
+        if manifests.prompts_hash(pools[payload["name"]]) != payload["payload_hash"]:
+            where, problem = str(rundir.path), "its prompts would be others now: a dataset changed"
+            raise InputError(problem, where=where, key=f"payload {payload['name']}", allowed="start a new run")

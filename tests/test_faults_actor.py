@@ -1,0 +1,86 @@
+"""A load actor that is killed: what it wrote outlives it. Twenty kills at random instants, each of a real process."""
+
+import os
+import signal
+from collections.abc import Iterator
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from simulated import Simulator, simulator
+
+from raybench.client.sigv4 import Credentials
+from raybench.client.target import Target
+from raybench.cluster.actor import LoadActor, Share
+from raybench.cluster.part import Post
+from raybench.load.arrivals import Closed
+from raybench.plan import Trial
+from raybench.rows import Prompt
+from raybench.rundir import RunDir
+
+SLOTS = 8
+PROMPTS = [Prompt(f"prompt number {n}", 4, "estimate") for n in range(500)]
+TRIAL = Trial("t", 0, "e", "p", Closed(SLOTS), 0, 0, 0.0, 60.0, None, 7, None)
+FAST: dict[str, Any] = {"profile": "fixed", "overrides": {"ttft_s": 0.002, "itl_s": 0.001, "tokens": 4}}
+
+
+def load(post: Post, told: Connection) -> None:
+    """The actor's process: plays for a minute, and tells the rows it gives out as it gives them."""
+    import time
+
+    actor = LoadActor(post)
+    actor.arm("p", PROMPTS)
+    actor.connect(TRIAL)
+    for batch in actor.play(Share(TRIAL, 7, time.time_ns())):
+        told.send(batch["request_id"].to_pylist())
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Simulator]:
+    with simulator({"e": FAST}) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def processes() -> Any:
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["raybench.cluster.actor"])
+    return context
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_actor_killed_at_a_random_instant_keeps_every_row_it_gave_out_and_loses_none_that_was_written(
+    seed: int, running: Simulator, processes: Any, tmp_path: Path
+) -> None:
+    keys = Credentials(running.credentials.access_key, running.credentials.secret_key)
+    target = Target(running.url, "e", running.credentials.region, "stream", credentials=keys)
+    before = len(running.truth())
+    ours, theirs = processes.Pipe(duplex=False)
+    process = processes.Process(target=load, args=(Post("e", 0, 1, target, {}, tmp_path), theirs))
+    process.start()
+    theirs.close()
+    given: set[str] = set()
+    while not given:
+        given |= set(ours.recv())
+    ours.poll(Random(seed).uniform(0.0, 0.4))
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    while True:
+        try:
+            given |= set(ours.recv())
+        except (EOFError, OSError):
+            break
+    ours.close()
+
+    rows = list(RunDir(tmp_path).spooled("t", "e-0"))
+    kept = {str(row.request_id) for row in rows}
+    truth = {record["request_id"]: record for record in running.truth()[before:]}
+    assert given <= kept, "a row that anybody saw is on the disk"
+    assert len(kept) == len(rows)
+    assert kept <= truth.keys()
+    gone = [record for record in truth.values() if record["request_id"] not in kept]
+    assert len(gone) <= 2 * SLOTS, "in flight, or ended in the instant of the kill"
+    assert {row.outcome for row in rows} == {"ok"}

@@ -1,0 +1,131 @@
+"""The fleet when actors die and consumers sleep, on a real local Ray cluster."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from simulated import Simulator, simulator
+
+from raybench.client.sigv4 import Credentials
+from raybench.client.target import Target
+from raybench.cluster import environment
+from raybench.cluster.actor import Post
+from raybench.load.arrivals import Closed, Constant, Load
+from raybench.plan import Trial
+from raybench.rows import Prompt
+
+pytestmark = pytest.mark.ray
+
+PROMPTS = [Prompt(f"prompt number {n}", 4, "estimate") for n in range(500)]
+FAST: dict[str, Any] = {"profile": "fixed", "overrides": {"ttft_s": 0.01, "itl_s": 0.002, "tokens": 4}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_cluster() -> Iterator[None]:
+    environment.prepare(local=True)
+    from raybench.cluster.fleet import cluster
+
+    with cluster("local", cpus=2):
+        yield
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Simulator]:
+    with simulator({"e": FAST}) as started:
+        yield started
+
+
+def crew_of(running: Simulator, actors: int, folder: Path) -> Any:
+    from raybench.cluster.fleet import Crew
+
+    keys = Credentials(running.credentials.access_key, running.credentials.secret_key)
+    target = Target(running.url, "e", running.credentials.region, "stream", credentials=keys)
+    crew = Crew([Post("e", index, actors, target, {}, folder) for index in range(actors)])
+    crew.gather()
+    crew.arm({"p": PROMPTS})
+    return crew
+
+
+def trial(name: str, load: Load, duration_s: float) -> Trial:
+    return Trial(name, 0, "e", "p", load, 0, 0, 0.2, duration_s, None, 7, None)
+
+
+@pytest.mark.parametrize("load", [Closed(4), Constant(60.0)], ids=["closed", "open"])
+def test_actor_killed_in_a_trial_keeps_its_rows_and_is_replaced_for_the_next(
+    load: Load, running: Simulator, tmp_path: Path
+) -> None:
+    before = len(running.truth())
+    crew = crew_of(running, 2, tmp_path)
+    pid, killed_ns = crew.about[1]["pid"], list[int]()
+
+    def kill() -> None:
+        os.kill(pid, signal.SIGKILL)
+        killed_ns.append(time.monotonic_ns())
+
+    timer = threading.Timer(Random(load.label).uniform(1.0, 2.0), kill)
+    timer.start()
+    played = crew.play(trial("first", load, 3.0), 7, lambda batch: None)
+    timer.join()
+    assert played.lost == ("e-1",)
+    rows = played.rows.to_pylist()
+    assert len({row["seq"] for row in rows}) == len(rows)
+    answered = [row for row in rows if row["outcome"] == "ok"]
+    assert {row["actor"] for row in answered} == {"e-0", "e-1"}
+    truth = {record["request_id"]: record for record in running.truth()[before:]}
+    gone = [record for name, record in truth.items() if name not in {row["request_id"] for row in answered}]
+    assert len(gone) <= 4, "in flight, or ended in the instant of the kill"
+    lost = [row["seq"] for row in rows if row["outcome"] == "lost"]
+    if isinstance(load, Constant):
+        assert played.loss == {"known": len(lost), "in_flight_at_most": 0}
+        assert {row["seq"] for row in rows} >= set(range(round(60 * 3.2)))
+        assert all(seq % 2 for seq in lost)
+    else:
+        assert played.loss == {"known": 0, "in_flight_at_most": 2}
+
+    played = crew.play(trial("second", load, 1.0), 7, lambda batch: None)
+    crew.close()
+    assert (played.lost, played.loss) == ((), None)
+    assert {row["actor"] for row in played.rows.to_pylist()} == {"e-0", "e-1.1"}
+    assert {row["outcome"] for row in played.rows.to_pylist()} == {"ok"}
+    assert crew.about[1]["actor"] == "e-1.1"
+
+
+def test_actor_killed_between_trials_is_replaced_before_the_next(running: Simulator, tmp_path: Path) -> None:
+    crew = crew_of(running, 2, tmp_path)
+    os.kill(crew.about[0]["pid"], signal.SIGKILL)
+    played = crew.play(trial("only", Closed(4), 0.5), 7, lambda batch: None)
+    crew.close()
+    assert played.lost == ()
+    assert {row["actor"] for row in played.rows.to_pylist()} == {"e-0.1", "e-1"}
+
+
+def test_consumer_that_sleeps_slows_no_load_and_makes_no_actor_look_dead(
+    running: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raybench.cluster import fleet
+
+    monkeypatch.setattr(fleet, "SILENCE_S", 1.0)
+    before = len(running.truth())
+    crew = crew_of(running, 2, tmp_path)
+    taken_ns: list[int] = []
+
+    def seen(batch: pa.Table) -> None:
+        taken_ns.append(time.monotonic_ns())
+        time.sleep(1.2)
+
+    load = Constant(100.0)
+    played = crew.play(trial("slow", load, 2.0), 7, seen)
+    crew.close()
+    assert played.lost == ()
+    rows = played.rows.sort_by("seq")
+    assert rows["planned_ns"].to_pylist() == load.offsets_ns(7, count=len(rows)).tolist()
+    sent = sorted(record["arrived_ns"] for record in running.truth()[before:])
+    assert len(sent) == len(rows) >= 220
+    assert sent[-1] < taken_ns[-2], "the load was over long before its consumer was"
