@@ -2,13 +2,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench bench-truth lock clean
+.PHONY: demo test test-cluster faults check bench bench-truth lock clean
 
 demo: .venv/demo  ## install what running needs, then measure two simulated endpoints
 	$(BIN)/raybench run configs/quickstart.yaml
 
 test: check chromium  ## everything: lint, types, every test
 	$(BIN)/pytest
+
+test-cluster: .venv/dev cluster-tools  ## ray up over sshd in network namespaces of its own; needs root
+	$(BIN)/pytest -rsx tests/cluster/live.py
+
+faults: .venv/dev cluster-tools  ## every fault of the matrix, what is promised then, and whether it holds; needs root for one
+	$(BIN)/python tests/faults.py
 
 check: .venv/dev  ## the quick half of `make test`: format, lint, types, and the tests that start nothing
 	$(BIN)/ruff format --check .
@@ -25,6 +31,11 @@ bench-truth: .venv/dev  ## the figures behind the numbers, with their seeds: int
 chromium:  ## the browser for the report's tests; Debian's package, installed when missing and possible
 	@command -v chromium >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } \
 	  || echo "NO BROWSER: chromium is missing and could not be installed; the browser tests will be skipped"
+
+cluster-tools:  ## what the cluster test needs of Debian, installed when missing and possible
+	@[ "$$(id -u)" != 0 ] || { [ -x /usr/sbin/sshd ] && command -v rsync >/dev/null && command -v ip >/dev/null; } \
+	  || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq openssh-server rsync iproute2 >/dev/null; } \
+	  || echo "NO CLUSTER TOOLS: sshd, rsync or ip could not be installed"
 
 .venv/demo: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv

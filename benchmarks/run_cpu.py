@@ -1,7 +1,7 @@
 """What one more streamed request of 32 events costs a whole `raybench run` in CPU, beside bare boto3 in threads.
 
-Both call the simulator, whose CPU is left out. For raybench: every process of the run (driver, Ray, load actors), rows
-and Parquet included, in two runs that differ only in how many requests they measure; the difference is what the
+Both call the simulator, whose CPU is left out. For raybench: every process of the run (driver, Ray, load actors),
+rows and Parquet included, in two runs that differ only in how many requests they measure; the difference is what the
 further requests cost. For boto3: this process, calling the same endpoint with as many threads.
 """
 

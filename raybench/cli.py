@@ -19,8 +19,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+JOBS = "http://127.0.0.1:8265"
+
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML config file.", show_default=False)]
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The directory of a run.", show_default=False)]
+Jobs = Annotated[str, typer.Option(help="The cluster's Ray Jobs API.")]
 Out = Annotated[Path | None, typer.Option(help="Run directory to make; default runs/NAME-TIME.", show_default=False)]
 
 
@@ -55,7 +58,7 @@ def run(
 def submit(
     config: ConfigFile,
     out: Out = None,
-    address: Annotated[str, typer.Option(help="The cluster's Ray Jobs API.")] = "http://127.0.0.1:8265",
+    address: Jobs = JOBS,
 ) -> None:
     """Measure the same as a job of a Ray cluster, follow it, and fetch its run directory."""
     from raybench.cluster.monitor import Screen
@@ -65,6 +68,24 @@ def submit(
 
     checked = load_config(config)
     raise typer.Exit(send(checked, address, out or default_path(checked.name), Screen()))
+
+
+@app.command()
+def attach(job: Annotated[str, typer.Argument(help="The job's id.")], out: Out = None, address: Jobs = JOBS) -> None:
+    """Follow a submitted job again, and fetch its run directory."""
+    from raybench.cluster.monitor import Screen
+    from raybench.cluster.submit import attach as follow
+    from raybench.rundir import default_path
+
+    raise typer.Exit(follow(job, address, out or default_path(job), Screen()))
+
+
+@app.command()
+def stop(job: Annotated[str, typer.Argument(help="The job's id.")], address: Jobs = JOBS) -> None:
+    """Ask a submitted job to drain and report what there is."""
+    from raybench.cluster.submit import stop as ask
+
+    ask(job, address)
 
 
 @app.command()

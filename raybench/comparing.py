@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raybench.analysis import compare as room
-from raybench.analysis import reduce
+from raybench.analysis import reduce, searched
 from raybench.analysis.change import POINTS, ZONE, Call, Change
 from raybench.analysis.columns import TRIALS
 from raybench.analysis.comparable import Key
@@ -62,7 +62,7 @@ def _run(path: Path) -> Run:
         if not all(isinstance(name, str) for name in named):
             raise TypeError
         if (path / "requests").is_dir() or (path / "spool").is_dir():
-            return Run(manifest, reduce.reduce(rundir.requests, manifest).trials)
+            return Run(manifest, searched.counted(reduce.reduce(rundir.requests, manifest), manifest).trials)
     except (ValueError, TypeError, KeyError, AttributeError, OSError, pa.ArrowException) as error:
         why = type(error).__name__
         raise InputError(f"cannot be read ({why})", where=str(path), allowed="a whole run directory") from None

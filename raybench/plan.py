@@ -229,7 +229,8 @@ def matrix(plan: Plan) -> str:
     upper = aligned([trials, *map(_trial_cells, plan.trials)])
     lower = aligned([costs, *map(_cost_cells, plan.estimates)])
     count = f"{len(plan.trials)} trial{'s' if len(plan.trials) > 1 else ''}"
-    total = f"{count}, {lasting(plan.seconds)} of load with endpoints in parallel, {dollars(plan.usd)}"
+    most = "at most " if any(isinstance(trial.load, Search) for trial in plan.trials) else ""
+    total = f"{count}, {most}{lasting(plan.seconds)} of load with endpoints in parallel, {dollars(plan.usd)}"
     return "\n".join((f"{plan.name}: {total}", "", *upper, "", *lower))
 
 

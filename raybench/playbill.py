@@ -91,7 +91,8 @@ def _cost_cells(rehearsal: Rehearsal) -> Iterator[tuple[str, ...]]:
     for estimate in rehearsal.plan.estimates:
         seconds, usd = rehearsal.seconds(estimate.experiment), rehearsal.usd(estimate.experiment)
         cost = f"{dollars(usd)}, not billed: simulated"
-        yield estimate.experiment, estimate.instance, str(estimate.trials), lasting(seconds), cost
+        trials = str(len(rehearsal.of(estimate.experiment)))
+        yield estimate.experiment, estimate.instance, trials, lasting(seconds), cost
 
 
 def _seconds(seconds: float | None) -> str:

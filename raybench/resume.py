@@ -30,7 +30,7 @@ def resume(path: Path, address: str, screen: Screen, *, selftest: bool = True) -
     rundir = RunDir.open(path.absolute())
     with rundir.hold():
         manifest = rundir.manifest()
-        if wanted := _left(manifest):
+        if wanted := left(manifest):
             _play(rundir, manifest, wanted, address, screen, selftest=selftest)
             return
         if manifest["state"] != "done":
@@ -38,10 +38,10 @@ def resume(path: Path, address: str, screen: Screen, *, selftest: bool = True) -
     report(path)
 
 
-def _left(manifest: Mapping[str, Any]) -> set[str]:
+def left(manifest: Mapping[str, Any]) -> set[str]:
     """The planned trials that are not done, and the searches without a verdict."""
     trials = {trial["trial_id"] for trial in manifest["trials"] if trial["state"] != "done" and not _is_probe(trial)}
-    return trials | {search["trial_id"] for search in manifest["searches"] if search["verdict"] is None}
+    return trials | {search["trial_id"] for search in manifest.get("searches", ()) if search["verdict"] is None}
 
 
 def _is_probe(trial: Mapping[str, Any]) -> bool:
@@ -65,7 +65,7 @@ def _play(
         else:
             trial.update(manifests.unplayed())
     manifest |= {"state": "running", "finished_utc": None}
-    manifest["resumed_utc"] = [*manifest["resumed_utc"], manifests.utc()]
+    manifest["resumed_utc"] = [*manifest.get("resumed_utc", ()), manifests.utc()]
     conductor = Conductor(config, rest, pools, rundir, screen, manifest)
     conductor.record()
     done = sum(trial["state"] == "done" for trial in manifest["trials"])
@@ -80,7 +80,7 @@ def _close(rundir: RunDir, manifest: dict[str, Any]) -> None:
             rundir.write_part(trial, rundir.requests(trial))
     status.write(rundir.path, None)
     manifest |= {"state": "done", "finished_utc": manifests.utc()}
-    manifest["resumed_utc"] = [*manifest["resumed_utc"], manifests.utc()]
+    manifest["resumed_utc"] = [*manifest.get("resumed_utc", ()), manifests.utc()]
     rundir.write_manifest(manifest)
 
 
@@ -89,8 +89,10 @@ def _config(rundir: RunDir, manifest: Mapping[str, Any]) -> Config:
     if manifest["schema"] != SCHEMA_VERSION:
         problem = f"its rows are of schema {manifest['schema']}, ours of {SCHEMA_VERSION}"
         raise InputError(problem, where=str(rundir.path), allowed=f"resume it with raybench {manifest['raybench']}")
-    if manifest["config_file"] is None:
-        raise InputError("the run had no config file", where=str(rundir.path), allowed="a run of a config file")
+    if manifest["config_file"] is None or not manifest.get("config_folder"):
+        raise InputError(
+            "the run does not say what its config was", where=str(rundir.path), allowed="start a new run"
+        )
     config = load_config(rundir.path / manifest["config_file"], Path(manifest["config_folder"]))
     if config.text != manifest["config_text"]:
         raise InputError("the config changed since the run began", where=str(config.file), allowed="start a new run")
@@ -100,7 +102,7 @@ def _config(rundir: RunDir, manifest: Mapping[str, Any]) -> Config:
 def _same(rundir: RunDir, manifest: Mapping[str, Any], matrix: Plan, pools: Mapping[str, Pool]) -> None:
     """Refuses to pool rows with strangers: the plan and the prompts must be those that the run began with."""
     began = [trial["trial_id"] for trial in manifest["trials"] if not _is_probe(trial)]
-    began += [search["trial_id"] for search in manifest["searches"]]
+    began += [search["trial_id"] for search in manifest.get("searches", ())]
     if sorted(trial.trial_id for trial in matrix.trials) != sorted(began):
         raise InputError("its plan would be another now", where=str(rundir.path), allowed="start a new run")
     for payload in manifest["payloads"]:

@@ -142,7 +142,9 @@ class Conductor:
         environment.prepare(local=self._alone)
         with ThreadPoolExecutor(1) as helper, ExitStack() as stack:
             warm = helper.submit(build.warm_up)
-            simulator = stack.enter_context(targets.simulator(self.config, self.rundir.path / "truth.jsonl"))
+            resumed = len(self.manifest["resumed_utc"])
+            truth = self.rundir.path / "truth.jsonl"
+            simulator = stack.enter_context(targets.simulator(self.config, truth, resumed))
             self._crews = self._start(simulator, address, stack)
             warm.result()
             if selftest:
@@ -173,7 +175,10 @@ class Conductor:
         from raybench.cluster import fleet
 
         stack.enter_context(fleet.cluster(address))
-        crews = [self._crew(fleet.Crew, one, aims[one.name]) for one in self.config.experiments]
+        crews = [
+            fleet.Crew(self._posts(one, aims[one.name]), turn * self.config.fleet.actors, here=simulator is not None)
+            for turn, one in enumerate(self.config.experiments)
+        ]
         fleet.warm_up()
         for crew, experiment in zip(crews, self.config.experiments, strict=True):
             crew.gather()
@@ -181,9 +186,9 @@ class Conductor:
             self._experiments[experiment.name]["actors"] = crew.about
         return crews
 
-    def _crew(self, crew: "type[Crew]", experiment: Experiment, target: Target) -> "Crew":
+    def _posts(self, experiment: Experiment, target: Target) -> list[Post]:
         actors = self.config.fleet.actors
-        posts = [
+        return [
             Post(
                 experiment=experiment.name,
                 index=index,
@@ -195,7 +200,6 @@ class Conductor:
             )
             for index in range(actors)
         ]
-        return crew(posts)
 
     def _selftest(self) -> None:
         """Lets the load actors measure their own error first; where they cannot, the run goes on without."""

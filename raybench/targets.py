@@ -14,14 +14,17 @@ from raybench.specs import Experiment, SimulatedEndpoint
 
 
 @contextmanager
-def simulator(config: Config, truth: Path) -> Iterator[Simulated | None]:
-    """Runs a simulator with all simulated endpoints of a config, its truth log at `truth`; None if there are none."""
+def simulator(config: Config, truth: Path, resumed: int = 0) -> Iterator[Simulated | None]:
+    """Runs a simulator with all simulated endpoints of a config, its truth log at `truth`; None if there are none.
+
+    A run that was `resumed` so many times gets other request ids than before.
+    """
     endpoints: dict[str, dict[str, Any]] = {
         experiment.name: {
             "profile": experiment.endpoint.simulate,
             "overrides": experiment.endpoint.overrides,
             "faults": experiment.endpoint.faults,
-            "seed": config.seed,
+            "seed": config.seed + resumed,
         }
         for experiment in config.experiments
         if isinstance(experiment.endpoint, SimulatedEndpoint)

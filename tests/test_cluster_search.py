@@ -18,7 +18,7 @@ from raybench.cluster.actor import Post
 from raybench.cluster.search import LOOK_S, Played, Seen, play_search, probe_trial, sentence
 from raybench.load.arrivals import Closed, Poisson
 from raybench.load.probe import Step
-from raybench.load.search import Search, Verdict
+from raybench.load.search import Offered, Search, Verdict
 from raybench.plan import Trial
 from raybench.rows import REQUESTS, Prompt, Row, requests_table
 from raybench.rundir import RunDir
@@ -86,6 +86,7 @@ class Queue:
         if isinstance(trial.load, Closed):
             ends = [(seq + 1) * self.service_s for seq in range(trial.requests or 0)]
             return [row(seq, end - self.service_s, self.service_s, self.service_s) for seq, end in enumerate(ends)]
+        assert isinstance(trial.load, Offered)
         until_s = trial.warmup_s + (trial.duration_s or 0.0)
         free = [0.0] * self.servers
         rows = []

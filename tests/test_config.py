@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from raybench.config import Config, load_config
 from raybench.errors import InputError
 from raybench.load.arrivals import Closed, Constant, Gamma, Load, Poisson, Ramp, Replay
+from raybench.load.search import Search
 from raybench.payloads.files import Jsonl, LongBench
 from raybench.payloads.pool import Payload
 from raybench.payloads.synthetic import Synthetic
@@ -74,7 +75,8 @@ def complaint(write: Write, text: str | bytes) -> str:
 
 def loads(write: Write, load: str) -> tuple[Load, ...]:
     config = load_config(write(GOOD[: GOOD.index("  - kind")] + f"  - {load}\n"))
-    return tuple(config.loads[0].arrivals())
+    found = tuple(config.loads[0].arrivals())
+    return tuple(load for load in found if not isinstance(load, Search))
 
 
 def test_a_good_file_becomes_frozen_models_with_seconds_paths_and_defaults(write: Write) -> None:

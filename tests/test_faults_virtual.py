@@ -12,14 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import world
-from world import Played, World, summary
+from world import Played, World, summary, whole
 
 from raybench.client import sagemaker
 from raybench.client.http import Reply
 from raybench.client.sagemaker import SageMakerClient
+from raybench.client.sigv4 import Credentials
 from raybench.client.target import Target, Timeouts
 from raybench.cluster.losses import complete, once, unanswered
 from raybench.cluster.part import Part, Post
+from raybench.errors import EndpointError
 from raybench.load.arrivals import Closed, Constant, Load, Poisson
 from raybench.plan import Trial
 from raybench.rows import REQUESTS, Outcome, Request, Row, row_from_values
@@ -255,3 +257,47 @@ def test_straggler_among_the_actors_shows_as_the_rate_that_is_missing(
     assert told["little_ratio"] == pytest.approx(0.5 + 0.5 * takes_s / (takes_s + held_s), rel=0.01)
     assert told["valid"] == "INVALID"
     assert {"late_starts", "slots_idle"} <= set(told["reasons"])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_credentials_that_expire_in_a_trial_make_typed_rows_and_are_never_tried_twice(seed: int) -> None:
+    last = Random(seed).randrange(1, 90)
+    asked = 0
+
+    def expiring(n: int, now_s: float) -> list[tuple[float, bytes]]:
+        nonlocal asked
+        asked += 1
+        return [(0.01, whole() if n < last else EXPIRED)]
+
+    rows = rows_of(World(Closed(4), requests=100, route="invoke", script=expiring).play().table)
+    assert asked == len(rows)
+    assert Counter((row.outcome, row.error_code) for row in rows) == {
+        (Outcome.OK, None): last,
+        (Outcome.REJECTED, "ExpiredTokenException"): len(rows) - last,
+    }
+
+
+SAID = b'{"message":"The security token included in the request is expired"}'
+EXPIRED = b"HTTP/1.1 403 Forbidden\r\nx-amzn-ErrorType: ExpiredTokenException\r\nContent-Length: %d\r\n\r\n%b" % (
+    len(SAID),
+    SAID,
+)
+
+
+def test_credentials_that_cannot_be_renewed_between_trials_are_a_named_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    renewed = iter([Credentials("a", "b")])
+
+    def freeze() -> Credentials:
+        for credentials in renewed:
+            return credentials
+        raise EndpointError("AWS credentials cannot be refreshed: no luck")
+
+    monkeypatch.setattr(sagemaker, "chain", lambda profile: freeze)
+
+    async def main() -> None:
+        client = SageMakerClient(NOBODY)
+        await client.open(0)
+        with pytest.raises(EndpointError, match="cannot be refreshed"):
+            await client.open(0)
+
+    asyncio.run(main())

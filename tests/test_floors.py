@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[1] / "raybench"
 
 FLOORS = [
     ["errors", "rows", "clock"],
-    ["virtual", "load", "client", "payloads", "rundir", "analysis.metrics", "analysis.stats"]
-    + ["simulator.engine", "simulator.faults", "simulator.profiles", "simulator.wire", "simulator.auth"],
+    """virtual load client payloads rundir analysis.metrics analysis.stats
+    simulator.engine simulator.faults simulator.profiles simulator.wire simulator.auth""".split(),
     ["analysis", "endpoints", "simulator"],
     ["report"],
     ["yamlfile"],

@@ -12,7 +12,7 @@ from raybench.cluster.monitor import Screen
 from raybench.config import Config, load_config
 from raybench.errors import InputError, RaybenchError
 from raybench.plan import plan
-from raybench.resume import resume
+from raybench.resume import left, resume
 from raybench.run import pools_of
 from raybench.rundir import RunDir
 
@@ -108,7 +108,7 @@ def test_a_directory_that_is_let_go_can_be_held_again(stopped: RunDir) -> None:
     [
         ({"schema": 0}, r"its rows are of schema 0, ours of 1; resume it with raybench"),
         ({"config_text": "name: other"}, "the config changed since the run began"),
-        ({"config_file": None}, "the run had no config file"),
+        ({"config_file": None}, "does not say what its config was"),
         ({"seed": 0, "searches": [{"trial_id": "x", "verdict": None}]}, "its plan would be another now"),
     ],
 )
@@ -144,3 +144,13 @@ def test_what_is_set_aside_stands_as_it_stood(stopped: RunDir) -> None:
     aside = RunDir(stopped.path / "abandoned" / "now")
     assert aside.requests(second).equals(rows)
     assert len(aside.requests(first)) == 100
+
+
+def test_a_search_is_left_until_it_has_a_verdict_and_its_probes_are_its_own() -> None:
+    trials = [
+        {"trial_id": "done", "state": "done"},
+        {"trial_id": "cut", "state": "partial"},
+        {"trial_id": "a~probe", "state": "partial", "search": "a"},
+    ]
+    searches = [{"trial_id": "a", "verdict": None}, {"trial_id": "b", "verdict": {"state": "certified"}}]
+    assert left({"trials": trials, "searches": searches}) == {"cut", "a"}

@@ -12,6 +12,7 @@ from test_cluster_search import SEARCH, Queue, trial
 from raybench import manifest as manifests
 from raybench import searching
 from raybench.analysis import searched
+from raybench.analysis.decide import Decision
 from raybench.analysis.reduce import Findings, reduce
 from raybench.cluster.search import Seen
 from raybench.config import Config, load_config
@@ -61,7 +62,8 @@ def test_a_search_is_one_trial_that_lasts_at_most_as_long_as_both_budgets_allow(
     assert one.load == Search("latency_p99", 1.0, max_s=1800.0, max_usd=12.0)
     assert one.expected_s == 600.0, "12 USD of two instances at 36 USD an hour"
     assert "until certified" in matrix(planned)
-    assert "at most 10 min" in matrix(planned)
+    assert matrix(planned).startswith("small: 1 trial, at most 10 min of load")
+    assert matrix(planned).splitlines()[3].endswith("until certified  at most 10 min")
     assert json.loads(json.dumps(as_dict(planned)))["trials"][0]["load"] == "search-latency_p99-1.0"
     (longer,) = plan(read(CONFIG.replace(", max_usd: 12", ""))).trials
     assert longer.expected_s == 1800.0
@@ -201,7 +203,9 @@ def test_a_search_alone_that_certified_nothing_is_the_answer_itself() -> None:
     assert [phrase.text for sentence in decision.sentences for phrase in sentence] == [entry["sentence"]]
 
 
-def test_a_measurement_that_cannot_be_trusted_ends_the_search_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measurement_that_cannot_be_trusted_ends_the_search_and_is_told(
+    read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = Run(Queue(0.4, servers=4))
     late = {"sender": "a", "lag_p99_ms": "900.0", "cpu_s": "1.0", "lag_max_ms": "900.0"}
     played = run.play
@@ -215,28 +219,28 @@ def test_a_measurement_that_cannot_be_trusted_ends_the_search_and_is_told(monkey
     entry = run.search()
     assert [each["fault"] for each in entry["probes"]] == ["client_lag"] * 3
     assert searched.faults(run.manifest) == ["client_lag"]
+    inputs = report_inputs(read, run)
+    for said in (markdown(*inputs), page(*inputs)):
+        assert "A search ended for what cannot be trusted (client_lag)" in said
+        assert "all valid" not in said
+
+
+def report_inputs(read: Read, run: Run) -> tuple[Findings, Decision, dict[str, Any]]:
+    """What the reports of a run are made from."""
+    config = read(CONFIG.replace("limit: 1s", "limit: 1s, start: 4, certify: 120s"))
+    begun = manifests.begin(config, plan(config), {}, "run")
+    payload = {"name": "p", "datasets": ["synthetic"], "tokens": None, "kept": 9, "tokens_source": "estimate"}
+    manifest = begun | run.manifest | {"experiments": begun["experiments"], "payloads": [payload]}
+    findings = searched.counted(reduce(run.rows_of, manifest), manifest)
+    return findings, searched.decided(findings, manifest), manifest
 
 
 @pytest.mark.parametrize("service_s", [0.4, 1.2])
 def test_both_reports_say_how_much_load_is_the_most_and_show_every_probe(read: Read, service_s: float) -> None:
     run = Run(Queue(service_s, servers=4))
     entry = run.search()
-    config = read(CONFIG.replace("limit: 1s", "limit: 1s, start: 4, certify: 120s"))
-    manifest = json.loads(json.dumps(manifests.begin(config, plan(config), {}, "run"))) | run.manifest
-    manifest["experiments"] = manifests.begin(config, plan(config), {}, "run")["experiments"]
-    manifest["payloads"] = [
-        {
-            "name": "p",
-            "datasets": ["synthetic"],
-            "tokens": None,
-            "kept": 9,
-            "dropped": {},
-            "tokens_source": "estimate",
-        }
-    ]
-    findings = searched.counted(reduce(run.rows_of, manifest), manifest)
-    decision = searched.decided(findings, manifest)
-    written, shown = markdown(findings, decision, manifest), page(findings, decision, manifest)
+    inputs = report_inputs(read, run)
+    written, shown = markdown(*inputs), page(*inputs)
     assert "## Maximum load" in written
     assert '<section id="maximum"><h2>Maximum load</h2>' in shown
     assert '<a href="#maximum">' in shown
@@ -245,3 +249,4 @@ def test_both_reports_say_how_much_load_is_the_most_and_show_every_probe(read: R
     verdict = entry["sentence"].partition(": ")[2].replace("<=", "&lt;=")
     assert verdict in written
     assert verdict in shown
+    assert "INVALID.</b>" not in shown

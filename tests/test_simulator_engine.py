@@ -209,11 +209,13 @@ def test_a_step_announced_late_does_not_delay_the_next() -> None:
         agenda = Agenda()
         done = loop.create_future()
 
+        block = loop.block
+
         class Blocking(Watched):
             def produced(self, tokens: int) -> None:
                 super().produced(tokens)
                 if len(self.chunks) == 2:
-                    loop.selector.now_ns += 150_000_000
+                    block(0.15)
 
         request = Blocking(0.0, done, 5)
         engine(timing, agenda, 0).submit(1, 5, request)

@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,9 +33,11 @@ START_TIMEOUT_S = 60.0
 SILENCE_S, LISTEN_S = 10.0, 1.0
 """How long an actor may say nothing while we listen, and how long we listen at a time."""
 
-RECOVERY_TIMEOUT_S = 30.0
+RECOVERY_TIMEOUT_S = 10.0
+"""How long the node of a lost actor may take to say what its disk holds."""
 LEAD_S = 0.15
 NAMESPACE = "raybench"
+HEAD = "node:__internal_head__"
 OBJECT_STORE_BYTES = 512 * 2**20
 
 
@@ -84,10 +86,24 @@ def cluster(address: str, cpus: int | None = None) -> Iterator[None]:
         ray.shutdown()
 
 
+def load_nodes(*, here: bool, without: Collection[str] = ()) -> list[str]:
+    """Ids of nodes for load actors: the workers that are not in `without`, or what there is if there are none.
+
+    `here` is this node alone: a simulated endpoint listens on its loopback.
+    """
+    if here:
+        return [_node_id(None)]
+    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+    workers = {name for name, node in nodes.items() if HEAD not in node["Resources"]}
+    return sorted(workers.difference(without) or workers or nodes)
+
+
 class Crew:
     """The load actors of one endpoint; they play its trials one after another."""
 
-    def __init__(self, posts: Sequence[Post]) -> None:
+    def __init__(self, posts: Sequence[Post], turn: int = 0, *, here: bool = False) -> None:
+        """Takes the nodes for load in turn, from the `turn`-th on; with `here`, all actors stand on this node."""
+        self._turn, self._here, self._left = turn, here, set[str]()
         self.posts = list(posts)
         self.about: list[dict[str, Any]] = [{} for _ in posts]
         self._name = secrets.token_hex(3)
@@ -100,8 +116,11 @@ class Crew:
 
     def _enlist(self, post: Post) -> Any:
         load_actor: Any = ray.remote(CalibratedActor)
-        options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 4}
-        named = load_actor.options(**options, name=actor_name(post, self._name), namespace=NAMESPACE)
+        options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 4}
+        nodes = load_nodes(here=self._here, without=self._left)
+        there = NodeAffinitySchedulingStrategy(nodes[(self._turn + post.index) % len(nodes)], soft=False)
+        options |= {"name": actor_name(post, self._name), "namespace": NAMESPACE, "scheduling_strategy": there}
+        named = load_actor.options(**options)
         return named.remote(post, Meter(post.name))
 
     def gather(self) -> None:
@@ -111,7 +130,13 @@ class Crew:
     def _meet(self, places: Iterable[int]) -> None:
         met = {place: self._actors[place] for place in places}
         found = _get([actor.ready.remote() for actor in met.values()], START_TIMEOUT_S)
-        nodes = _get([actor.__ray_call__.remote(_node_id) for actor in met.values()], START_TIMEOUT_S)
+
+        def node_id(actor: object) -> str:  # travels by value: by name, it would have the actor import all of this
+            import ray
+
+            return str(ray.get_runtime_context().get_node_id())
+
+        nodes = _get([actor.__ray_call__.remote(node_id) for actor in met.values()], START_TIMEOUT_S)
         for (place, actor), about, node in zip(met.items(), found, nodes, strict=True):
             offset_ns, rtt_ns = _clock_offset(actor)
             self._offsets_ns[place], self._nodes[place] = offset_ns, node
@@ -131,6 +156,7 @@ class Crew:
         if self._killed:
             raise LostActorError("the load actors were ended")
         gone, self._gone = sorted(self._gone), set()
+        self._left |= {self._nodes[place] for place in gone}
         for place in gone:
             ray.kill(self._actors[place])
             self.posts[place] = replace(self.posts[place], epoch=self.posts[place].epoch + 1)

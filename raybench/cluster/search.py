@@ -38,12 +38,13 @@ class Played:
     def as_dict(self) -> dict[str, Any]:
         """As JSON values, for run.json."""
         blocks = self.probe.step is Step.CERTIFY
+        whole = blocks and all(requests for requests, _ in self.seen.blocks)
         return {
             "trial_id": self.trial.trial_id,
             **asdict(self.probe),
             **asdict(self.seen),
             "blocks": [list(block) for block in self.seen.blocks] if blocks else [],
-            "bound": bound(self.seen.shares) if blocks else None,
+            "bound": bound(self.seen.shares) if whole else None,
             "passed": self.passed,
         }
 

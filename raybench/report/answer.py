@@ -95,6 +95,8 @@ def _saturation(view: View) -> dict[str, str]:
 
 
 def _trust(view: View) -> dict[str, str]:
+    if not view.cells:
+        return _card("mute", "Trust", "–", "No trial can be counted.")
     invalid = sum(not cell.valid for cell in view.cells)
     doubtful = sum(cell.row["valid"] == "INCONCLUSIVE" for cell in view.cells)
     if invalid:

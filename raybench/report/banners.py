@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from raybench.analysis import searched
 from raybench.report import text
 from raybench.report.view import View
 
@@ -40,5 +41,8 @@ def banners(view: View) -> list[Banner]:
             f"{invalid} of {text.count(len(view.cells), 'trial')} cannot be trusted: struck through below, and out "
             "of the comparison. The reasons are under Trust."
         )
+        found.append(Banner("invalid", "INVALID.", said))
+    if faults := searched.faults(view.manifest):
+        said = f"A search ended for what cannot be trusted ({text.listed(faults)}): it certified nothing."
         found.append(Banner("invalid", "INVALID.", said))
     return found

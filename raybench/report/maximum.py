@@ -90,7 +90,8 @@ def _meaning(probe: Mapping[str, Any]) -> tuple[str, str, str]:
     if probe["fault"]:
         return "fail", "✕", f"not to be trusted: {clean(probe['fault'])}"
     if not probe["passed"]:
-        return "fail", "✕", "not certified" if probe["step"] == "certify" else "failed"
+        short = "not certified" if probe["bound"] is not None else "not certified: plain before its end"
+        return "fail", "✕", short if probe["step"] == "certify" else "failed"
     if probe["step"] == "certify":
         return "pass", "✓", "certified"
     return "pass", "✓", "passed"

@@ -39,7 +39,7 @@ def simulated(
 ) -> Iterator[Simulated]:
     """Runs a simulator with these endpoints (name -> profile, overrides, faults, seed) for the length of the block.
 
-    It stops when its standard input ends, so it cannot outlive this process. InfrastructureError if it does not start.
+    It stops when its standard input ends, so it cannot outlive this process; InfrastructureError if it never starts.
     """
     keys = {"access_key": "AKIA" + secrets.token_hex(8).upper(), "secret_key": secrets.token_hex(20)}
     settings = {"endpoints": endpoints, "port": 0, "truth": truth and str(truth), "region": region, **keys}

@@ -1,0 +1,136 @@
+"""The fault matrix: `python tests/faults.py` plays the tests of every row and prints what came of it.
+
+A row holds where every one of its tests passed; one that nothing tests, or whose tests are skipped, does not count.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row: what happens, what is promised then, and the tests that hold it, by file and how their names begin."""
+
+    name: str
+    promise: str
+    tests: tuple[str, ...] = ()
+
+
+VIRTUAL, ACTOR, FLEET, RUN = (f"test_faults_{name}.py::test_" for name in ("virtual", "actor", "fleet", "run"))
+CLIENT = "test_client_sagemaker.py::test_"
+FRAMES = "test_client_eventstream.py::test_"
+HTTP = "test_client_http.py::test_"
+
+MATRIX = (
+    Fault(
+        "actor SIGKILL",
+        "0 written rows lost; INVALID lost_rows; a new actor next",
+        (f"{VIRTUAL}actor", f"{ACTOR}actor", f"{FLEET}actor"),
+    ),
+    Fault(
+        "node stop",
+        "the others go on; INVALID; at most 5 s of rows",
+        ("cluster/live.py::test_a_worker_that_vanishes",),
+    ),
+    Fault("driver SIGKILL", "0 completed rows lost; resume", (f"{RUN}driver",)),
+    Fault("head death", "0 shipped rows lost, from S3"),
+    Fault("resume twice", "byte-identical, 0 trials played", (f"{RUN}driver", "test_resume.py::test_")),
+    Fault("SIGINT", "drain, report, exit 130", ("test_run.py::test_an_interrupt", f"{RUN}stopped")),
+    Fault("second SIGINT", "at once, one line, rows kept", (f"{RUN}second",)),
+    Fault(
+        "disk full", "named error, no corrupt file", ("test_run.py::test_a_full_disk", "test_rundir.py::test_a_full")
+    ),
+    Fault("S3 503 or denied", "buffer to the cap, then stop"),
+    Fault(
+        "endpoint 500/429/503 (30 %)",
+        "counts exact, no hidden retry",
+        (f"{VIRTUAL}endpoint_that_fails", "test_errors_on_loopback.py::test_19"),
+    ),
+    Fault(
+        "reset in a stream", "truncated, tokens kept", (f"{VIRTUAL}endpoint_that_cuts", f"{CLIENT}a_broken_stream")
+    ),
+    Fault(
+        "ModelStreamError, InternalStreamFailure",
+        "typed outcome",
+        (f"{VIRTUAL}endpoint_that_fails", f"{CLIENT}an_exception_frame"),
+    ),
+    Fault(
+        "hang after the first token", "idle timeout", (f"{VIRTUAL}endpoint_that_hangs", f"{HTTP}a_stream_that_stalls")
+    ),
+    Fault(
+        "malformed, bad CRC, too large",
+        "protocol_error, memory bounded",
+        (
+            f"{CLIENT}a_malformed",
+            f"{FRAMES}a_frame_with",
+            f"{FRAMES}a_frame_too",
+            f"{HTTP}what_is_no",
+            f"{HTTP}a_response_without_end",
+        ),
+    ),
+    Fault("200 with an error body", "a failure, not 0 tokens", (f"{CLIENT}a_success_",)),
+    Fault(
+        "credentials expire",
+        "refreshed between trials, else named",
+        (f"{VIRTUAL}credentials", f"{CLIENT}credentials", "test_errors_on_loopback.py::test_22"),
+    ),
+    Fault("wall clock +-1 h", "no instant changes", (f"{VIRTUAL}wall_clock", "test_errors_of_load.py::test_6")),
+    Fault("CPU hog", "INVALID client_lag", (f"{VIRTUAL}cpu_hog", f"{VIRTUAL}no_cpu_hog")),
+    Fault("straggler actor", "rate shortfall shown, +-1 %", (f"{VIRTUAL}straggler",)),
+    Fault("crash at each AWS call", "gc removes all of it"),
+    Fault("gc and foreign endpoints", "untouched"),
+)
+
+
+class Watched:
+    """A pytest plugin that keeps how each test ended."""
+
+    def __init__(self) -> None:
+        self.ended: dict[str, str] = {}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Leaves only the tests of the matrix."""
+        wanted = [prefix for fault in MATRIX for prefix in fault.tests]
+        items[:] = [item for item in items if any(name_of(item.nodeid).startswith(prefix) for prefix in wanted)]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        name = name_of(report.nodeid)
+        if report.when == "call" or report.outcome != "passed":
+            self.ended[name] = "failed" if self.ended.get(name) == "failed" else report.outcome
+
+    def of(self, fault: Fault) -> Iterator[str]:
+        """How the tests of a row ended; `absent` where a prefix has none."""
+        for prefix in fault.tests:
+            yield from [how for name, how in self.ended.items() if name.startswith(prefix)] or ["absent"]
+
+
+def name_of(nodeid: str) -> str:
+    """A test's name from this folder on."""
+    return nodeid.removeprefix("tests/")
+
+
+def main() -> int:
+    """0 if no test of the matrix failed; rows that nothing tests are printed, and are no failure."""
+    watched = Watched()
+    files = sorted({prefix.partition("::")[0] for fault in MATRIX for prefix in fault.tests})
+    code = pytest.main([*(str(HERE / file) for file in files), "--tb=short", *sys.argv[1:]], plugins=[watched])
+    held = 0
+    print(f"\n{'fault':<40}{'promised':<58}{'tests':>5}  held")
+    for fault in MATRIX:
+        ended = list(watched.of(fault))
+        holds = bool(ended) and set(ended) == {"passed"}
+        held += holds
+        worst = next((how for how in ("failed", "absent", "skipped") if how in ended), "not built")
+        print(f"{fault.name:<40}{fault.promise:<58}{len(ended):>5}  {'yes' if holds else worst}")
+    print(f"{held}/{len(MATRIX)}")
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
