@@ -11,7 +11,7 @@ FLOORS = [
     ["errors", "rows", "clock"],
     """virtual load client payloads rundir analysis.metrics analysis.stats
     simulator.engine simulator.faults simulator.profiles simulator.wire simulator.auth""".split(),
-    ["analysis", "endpoints", "simulator"],
+    ["analysis", "simulator"],
     ["report"],
     ["yamlfile"],
     ["strict"],
@@ -30,9 +30,8 @@ FLOORS = [
 
 FENCES = {
     "ray": ["cluster", "analysis.reduce", "run"],
-    "boto3": ["client", "endpoints"],
-    "botocore": ["client", "endpoints"],
-    "sagemaker": ["endpoints"],
+    "boto3": ["client"],
+    "botocore": ["client"],
     "altair": ["report.charts"],
     "vl_convert": ["report"],
     "typer": ["cli"],
