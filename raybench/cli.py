@@ -116,7 +116,7 @@ def report(
     png: Annotated[bool, typer.Option("--png", help="Also write each chart as PNG, beside its SVG.")] = False,
 ) -> None:
     """Rebuild trials.parquet, report.html and report.md of RUN_DIR from its rows."""
-    from raybench.run import report as rebuild
+    from raybench.publish import report as rebuild
 
     rebuild(run_dir, png)
 

@@ -18,25 +18,19 @@ import pyarrow as pa
 from raybench import manifest as manifests
 from raybench import searching, targets
 from raybench import selftest as selftests
-from raybench.analysis import decide, reduce, searched, validity
-from raybench.analysis.reduce import Findings
+from raybench.analysis import reduce
 from raybench.client.target import Target
 from raybench.cluster import environment
 from raybench.cluster.actor import Post, preflight
 from raybench.cluster.monitor import Screen
 from raybench.cluster.search import Seen
 from raybench.config import Config
-from raybench.errors import (
-    CriteriaMissedError,
-    InfrastructureError,
-    InterruptedRunError,
-    InvalidRunError,
-    RaybenchError,
-)
+from raybench.errors import InfrastructureError, InterruptedRunError, RaybenchError
 from raybench.load.search import Search
 from raybench.payloads.pool import Pool, load_pool
 from raybench.payloads.tokens import counter
 from raybench.plan import Plan, Trial, plan
+from raybench.publish import publish
 from raybench.report import build
 from raybench.rundir import RunDir
 from raybench.simulator.process import Simulated
@@ -89,20 +83,6 @@ def carry_out(conductor: "Conductor", address: str, *, selftest: bool) -> None:
         raise InterruptedRunError(f"stopped at once: {after}") from None
     finally:
         conductor.screen.close()
-
-
-def report(path: Path, png: bool = False) -> None:
-    """Rebuilds trials.parquet and the reports of a run directory from its rows and run.json alone.
-
-    Raises InvalidRunError or CriteriaMissedError as the run did.
-    """
-    rundir = RunDir.open(path.absolute())
-    manifest = rundir.manifest()
-    verdict = _publish(rundir, manifest, reduce.reduce(rundir.requests, manifest))
-    if png:
-        build.pictures(rundir.path)
-    if verdict:
-        raise verdict
 
 
 class Conductor:
@@ -159,7 +139,7 @@ class Conductor:
                 keep = self.rundir.write_part if self._alone else _is_kept
                 findings = reduce.reduce_with_ray(self._played, self.manifest, keep)
                 self.finish("failed" if failure else "interrupted" if self._stopping.is_set() else "done")
-                verdict = _publish(self.rundir, self.manifest, findings)
+                verdict = publish(self.rundir, self.manifest, findings)
             except RaybenchError as later:
                 raise failure or later from None
         self._conclude(failure, verdict)
@@ -333,28 +313,6 @@ class Conductor:
             raise InterruptedRunError(f"interrupted; what was measured is in {self.rundir.path}")
         if verdict:
             raise verdict
-
-
-def _publish(rundir: RunDir, manifest: Mapping[str, Any], findings: Findings) -> RaybenchError | None:
-    """Writes trials.parquet and the reports, prints the answer, and returns the error it deserves, if any."""
-    rundir.write_table("trials.parquet", findings.trials)
-    findings = searched.counted(findings, manifest)
-    decision = searched.decided(findings, manifest)
-    build.build(rundir.path, findings, decision, manifest)
-    found = (search["sentence"] for search in manifest.get("searches", ()))
-    for sentence in dict.fromkeys((*found, *map(decide.plain, decision.sentences))):
-        print(sentence)
-    print(f"report: {rundir.path / 'report.html'}")
-    invalid = [trial for trial in findings.trials.to_pylist() if trial["valid"] == validity.Valid.INVALID]
-    if invalid:
-        codes = sorted({code for trial in invalid for code in trial["reasons"]})
-        many = f"{len(invalid)} of {len(findings.trials)} trials"
-        return InvalidRunError(f"{many} cannot be trusted ({', '.join(codes)}); the report says why and what to do")
-    if faults := searched.faults(manifest):
-        return InvalidRunError(f"a search ended for what cannot be trusted ({', '.join(faults)}); the report has it")
-    if manifest["enforce"] and decision.winner is None:
-        return CriteriaMissedError("no setting meets every criterion")
-    return None
 
 
 def _is_kept(trial: Mapping[str, Any], table: pa.Table) -> None:

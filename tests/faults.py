@@ -36,7 +36,11 @@ MATRIX = (
     Fault(
         "node stop",
         "the others go on; INVALID; at most 5 s of rows",
-        ("cluster/live.py::test_a_worker_that_vanishes",),
+        (
+            "cluster/live.py::test_a_run_that_loses_a_worker",
+            "cluster/live.py::test_a_vanished",
+            "cluster/live.py::test_what_the_run_says",
+        ),
     ),
     Fault("driver SIGKILL", "0 completed rows lost; resume", (f"{RUN}driver",)),
     Fault("head death", "0 shipped rows lost, from S3"),

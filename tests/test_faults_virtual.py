@@ -19,7 +19,7 @@ from raybench.client.http import Reply
 from raybench.client.sagemaker import SageMakerClient
 from raybench.client.sigv4 import Credentials
 from raybench.client.target import Target, Timeouts
-from raybench.cluster.losses import complete, once, unanswered
+from raybench.cluster.losses import Lost, complete, once, unanswered
 from raybench.cluster.part import Part, Post
 from raybench.errors import EndpointError
 from raybench.load.arrivals import Closed, Constant, Load, Poisson
@@ -85,13 +85,13 @@ def test_actor_lost_in_an_open_load_leaves_a_lost_row_for_all_that_it_planned(
     seed: int, ends: dict[str, Any]
 ) -> None:
     lost, table, left = lost_actor(Poisson(100.0), seed, warmup_s=0.2, **ends)
-    loss = complete(lost.trial, [(posts(2)[1], "h")], [left, left])
+    loss = complete(lost.trial, [Lost(posts(2)[1], "h", True)], [left, left])
     known = loss.rows.filter(pa.array([row.outcome == Outcome.LOST for row in rows_of(loss.rows)]))
     wanted = {row.seq: (row.planned_ns, row.phase) for row in rows_of(table) if row.phase != "drain"}
     assert {row.seq: (row.planned_ns, row.phase) for row in rows_of(loss.rows) if row.phase != "drain"} == wanted
     assert len(loss.rows) == len(left) + loss.known
     assert loss.known == len(known)
-    assert loss.in_flight_at_most == 0
+    assert loss.in_flight_at_most == loss.unshipped_at_most == 0
     told = summary(lost, loss.rows, lost=["e-1"], state="partial", actors=[])
     assert told["valid"] == "INVALID"
     assert "lost_rows" in told["reasons"]
@@ -101,9 +101,14 @@ def test_actor_lost_in_an_open_load_leaves_a_lost_row_for_all_that_it_planned(
 @pytest.mark.parametrize("seed", SEEDS)
 def test_actor_lost_in_a_closed_load_leaves_at_most_its_slots_unknown(seed: int) -> None:
     lost, _, left = lost_actor(Closed(5), seed, duration_s=2.0)
-    loss = complete(lost.trial, [(posts(2)[1], "h")], [left])
+    loss = complete(lost.trial, [Lost(posts(2)[1], "h", True)], [left])
     assert loss.rows.equals(once([left]))
-    assert (loss.known, loss.in_flight_at_most) == (0, 2)
+    assert loss.as_dict() == {"known": 0, "in_flight_at_most": 2, "unshipped_at_most": 0}
+    theirs = sum(row.actor == "e-1" for row in rows_of(left))
+    vanished = complete(lost.trial, [Lost(posts(2)[1], "h", False)], [left])
+    assert vanished.as_dict() == {"known": 0, "in_flight_at_most": 2, "unshipped_at_most": theirs}, (
+        "all in five seconds"
+    )
     told = summary(lost, loss.rows, lost=["e-1"], state="partial", actors=[])
     assert (told["valid"], told["lost_actors"]) == ("INVALID", 1)
     assert "lost_rows" in told["reasons"]
@@ -112,7 +117,7 @@ def test_actor_lost_in_a_closed_load_leaves_at_most_its_slots_unknown(seed: int)
 def test_actor_lost_after_the_run_was_stopped_planned_nothing_more_than_the_others() -> None:
     lost, _, left = lost_actor(Constant(100.0), 3, duration_s=2.0)
     before = left.filter(pa.array([row.planned_ns < 1_000_000_000 for row in rows_of(left)]))
-    loss = complete(lost.trial, [(posts(2)[1], "h")], [before], stopped=True)
+    loss = complete(lost.trial, [Lost(posts(2)[1], "h", True)], [before], stopped=True)
     assert max(loss.rows["planned_ns"].to_pylist()) == max(before["planned_ns"].to_pylist())
 
 

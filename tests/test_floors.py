@@ -9,8 +9,7 @@ ROOT = Path(__file__).parents[1] / "raybench"
 
 FLOORS = [
     ["errors", "rows", "clock"],
-    """virtual load client payloads rundir analysis.metrics analysis.stats
-    simulator.engine simulator.faults simulator.profiles simulator.wire simulator.auth""".split(),
+    ["virtual", "load", "client", "payloads", "rundir", "analysis.metrics", "analysis.stats", "simulator.engine", "simulator.faults", "simulator.profiles", "simulator.wire", "simulator.auth"],
     ["analysis", "simulator"],
     ["report"],
     ["yamlfile"],
@@ -20,7 +19,7 @@ FLOORS = [
     ["plan"],
     ["cluster"],
     ["manifest", "targets", "selftest"],
-    ["searching"],
+    ["searching", "publish"],
     ["run", "rehearsal", "starter", "comparing"],
     ["playbill", "resume"],
     ["cli"],

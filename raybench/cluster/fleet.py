@@ -195,10 +195,13 @@ class Crew:
         if not gone:
             return Played(rows, told, ())
         self._gone |= gone
-        lost = [(self.posts[place], str(self.about[place].get("host", ""))) for place in sorted(gone)]
-        sources = [rows, *self._recovered(trial, gone)]
-        loss = losses.complete(trial, lost, sources, stopped=self._stopped)
-        return Played(loss.rows, told, tuple(post.name for post, _ in lost), loss.as_dict())
+        found = self._recovered(trial, gone)
+        lost = [
+            losses.Lost(self.posts[place], str(self.about[place].get("host", "")), place in found)
+            for place in sorted(gone)
+        ]
+        loss = losses.complete(trial, lost, [rows, *found.values()], stopped=self._stopped)
+        return Played(loss.rows, told, tuple(one.post.name for one in lost), loss.as_dict())
 
     def _collect(
         self, streams: dict[Any, int], seen: Callable[[pa.Table], None]
@@ -231,19 +234,19 @@ class Crew:
                 gone.add(streams.pop(stream))
         return pa.concat_tables(batches).combine_chunks(), tuple(actors), gone
 
-    def _recovered(self, trial: Trial, gone: Iterable[int]) -> list[pa.Table]:
-        """What lost actors left on the disks of their nodes, as far as those still answer."""
+    def _recovered(self, trial: Trial, gone: Iterable[int]) -> dict[int, pa.Table]:
+        """What lost actors left on the disks of their nodes, by place, as far as those still answer."""
         spooled: Any = ray.remote(_spooled)
-        here, found = _node_id(None), []
+        here, found = _node_id(None), dict[int, pa.Table]()
         for place in gone:
             post = self.posts[place]
             if self._nodes[place] == here:
-                found.append(_spooled(post, trial.trial_id))
+                found[place] = _spooled(post, trial.trial_id)
                 continue
             there = NodeAffinitySchedulingStrategy(self._nodes[place], soft=False)
             ref = spooled.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(post, trial.trial_id)
             try:
-                found.append(ray.get(ref, timeout=RECOVERY_TIMEOUT_S))
+                found[place] = ray.get(ref, timeout=RECOVERY_TIMEOUT_S)
             except (RayError, GetTimeoutError):
                 continue
         return found

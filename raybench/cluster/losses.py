@@ -1,7 +1,8 @@
 """What a lost actor leaves behind: its rows, from wherever they are, and a row for all that it planned and never did.
 
 Of an open load the schedule is known, so each request without a result becomes a row with the outcome `lost`. Of a
-closed load nobody knows what was in flight, only that it was at most what the actor's slots hold.
+closed load nobody knows what was in flight, only that it was at most what the actor's slots hold; and where its disk
+went with it, what was not yet shipped is at most what it did in its last five seconds that are known.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,40 +10,67 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from raybench.clock import NS_PER_S
 from raybench.cluster.part import Part, Post
 from raybench.load.arrivals import Closed, share
 from raybench.plan import Trial
 from raybench.rows import REQUESTS, Outcome, Phase
 
+UNSHIPPED_S = 5.0
+"""The seconds of rows that a node takes along at most when it vanishes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """An actor that is gone: its post, its host, and whether the spool on its disk could still be read."""
+
+    post: Post
+    host: str
+    spooled: bool
+
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """The rows of a trial that lost actors: `known` have the outcome `lost`, `in_flight_at_most` more have no row."""
+    """The rows of a trial that lost actors: `known` of them have the outcome `lost`.
+
+    `in_flight_at_most` and `unshipped_at_most` more were sent by closed loads and have no row.
+    """
 
     rows: pa.Table
     known: int
     in_flight_at_most: int
+    unshipped_at_most: int
 
     def as_dict(self) -> dict[str, int]:
         """What run.json says of it."""
-        return {"known": self.known, "in_flight_at_most": self.in_flight_at_most}
+        return {
+            "known": self.known,
+            "in_flight_at_most": self.in_flight_at_most,
+            "unshipped_at_most": self.unshipped_at_most,
+        }
 
 
-def complete(
-    trial: Trial, lost: Sequence[tuple[Post, str]], sources: Iterable[pa.Table], *, stopped: bool = False
-) -> Loss:
-    """All rows of a trial from several sources, each once, and those of the (post, host) that were `lost`.
+def complete(trial: Trial, lost: Sequence[Lost], sources: Iterable[pa.Table], *, stopped: bool = False) -> Loss:
+    """All rows of a trial from several sources, each once, and those that the `lost` actors planned.
 
     Where the run was `stopped`, nothing counts as planned after the last request that has a row.
     """
     seen = once(sources)
     until_ns = (max(seen["planned_ns"].to_pylist(), default=-1) if stopped else None) if lost else None
-    gone = [unanswered(Part(trial, post, 0), host, seen, until_ns) for post, host in lost]
-    in_flight = 0
+    gone = [unanswered(Part(trial, one.post, 0), one.host, seen, until_ns) for one in lost]
+    in_flight = unshipped = 0
     if isinstance(trial.load, Closed):
-        in_flight = sum(share(trial.load.concurrency, post.index, post.actors) for post, _ in lost)
-    return Loss(pa.concat_tables([seen, *gone]).combine_chunks(), sum(map(len, gone)), in_flight)
+        in_flight = sum(share(trial.load.concurrency, one.post.index, one.post.actors) for one in lost)
+        unshipped = sum(_lately(seen, one.post.name) for one in lost if not one.spooled)
+    return Loss(pa.concat_tables([seen, *gone]).combine_chunks(), sum(map(len, gone)), in_flight, unshipped)
+
+
+def _lately(seen: pa.Table, actor: str) -> int:
+    """How many requests an actor ended in its last seconds that are known."""
+    ended_ns = seen.filter(pc.equal(seen["actor"], actor))["end_ns"].drop_null().to_numpy()
+    return int(np.count_nonzero(ended_ns > ended_ns.max(initial=0) - UNSHIPPED_S * NS_PER_S))
 
 
 def once(sources: Iterable[pa.Table]) -> pa.Table:

@@ -1,0 +1,47 @@
+"""The end of a run, or of a later look at it: findings become files, the answer is printed, and the verdict decided."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from raybench.analysis import decide, reduce, searched, validity
+from raybench.analysis.reduce import Findings
+from raybench.errors import CriteriaMissedError, InvalidRunError, RaybenchError
+from raybench.report import build
+from raybench.rundir import RunDir
+
+
+def report(path: Path, png: bool = False) -> None:
+    """Rebuilds trials.parquet and the reports of a run directory from its rows and run.json alone.
+
+    Raises InvalidRunError or CriteriaMissedError as the run did.
+    """
+    rundir = RunDir.open(path.absolute())
+    manifest = rundir.manifest()
+    verdict = publish(rundir, manifest, reduce.reduce(rundir.requests, manifest))
+    if png:
+        build.pictures(rundir.path)
+    if verdict:
+        raise verdict
+
+
+def publish(rundir: RunDir, manifest: Mapping[str, Any], findings: Findings) -> RaybenchError | None:
+    """Writes trials.parquet and the reports, prints the answer, and returns the error it deserves, if any."""
+    rundir.write_table("trials.parquet", findings.trials)
+    findings = searched.counted(findings, manifest)
+    decision = searched.decided(findings, manifest)
+    build.build(rundir.path, findings, decision, manifest)
+    found = (search["sentence"] for search in manifest.get("searches", ()))
+    for sentence in dict.fromkeys((*found, *map(decide.plain, decision.sentences))):
+        print(sentence)
+    print(f"report: {rundir.path / 'report.html'}")
+    invalid = [trial for trial in findings.trials.to_pylist() if trial["valid"] == validity.Valid.INVALID]
+    if invalid:
+        codes = sorted({code for trial in invalid for code in trial["reasons"]})
+        many = f"{len(invalid)} of {len(findings.trials)} trials"
+        return InvalidRunError(f"{many} cannot be trusted ({', '.join(codes)}); the report says why and what to do")
+    if faults := searched.faults(manifest):
+        return InvalidRunError(f"a search ended for what cannot be trusted ({', '.join(faults)}); the report has it")
+    if manifest["enforce"] and decision.winner is None:
+        return CriteriaMissedError("no setting meets every criterion")
+    return None
