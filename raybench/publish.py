@@ -1,4 +1,4 @@
-"""The end of a run, or of a later look at it: findings become files, the answer is printed, and the verdict decided."""
+"""The end of a run, or of a later look at it: findings become files, an answer on stdout, and a verdict."""
 
 from collections.abc import Mapping
 from pathlib import Path

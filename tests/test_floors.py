@@ -9,7 +9,10 @@ ROOT = Path(__file__).parents[1] / "raybench"
 
 FLOORS = [
     ["errors", "rows", "clock"],
-    ["virtual", "load", "client", "payloads", "rundir", "analysis.metrics", "analysis.stats", "simulator.engine", "simulator.faults", "simulator.profiles", "simulator.wire", "simulator.auth"],
+    [
+        *("virtual", "load", "client", "payloads", "rundir", "analysis.metrics", "analysis.stats"),
+        *("simulator.engine", "simulator.faults", "simulator.profiles", "simulator.wire", "simulator.auth"),
+    ],
     ["analysis", "simulator"],
     ["report"],
     ["yamlfile"],
