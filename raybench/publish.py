@@ -28,6 +28,7 @@ def report(path: Path, png: bool = False) -> None:
 def publish(rundir: RunDir, manifest: Mapping[str, Any], findings: Findings) -> RaybenchError | None:
     """Writes trials.parquet and the reports, prints the answer, and returns the error it deserves, if any."""
     rundir.write_table("trials.parquet", findings.trials)
+    _note(rundir, manifest, findings)
     findings = searched.counted(findings, manifest)
     decision = searched.decided(findings, manifest)
     build.build(rundir.path, findings, decision, manifest)
@@ -45,3 +46,12 @@ def publish(rundir: RunDir, manifest: Mapping[str, Any], findings: Findings) -> 
     if manifest["enforce"] and decision.winner is None:
         return CriteriaMissedError("no setting meets every criterion")
     return None
+
+
+def _note(rundir: RunDir, manifest: Mapping[str, Any], findings: Findings) -> None:
+    """Brings each trial's verdict into run.json."""
+    verdicts = {trial["trial_id"]: trial for trial in findings.trials.to_pylist()}
+    for noted in manifest["trials"]:
+        if verdict := verdicts.get(noted["trial_id"]):
+            noted |= {"valid": verdict["valid"], "reasons": verdict["reasons"]}
+    rundir.write_manifest(manifest)

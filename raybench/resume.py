@@ -17,8 +17,8 @@ from raybench.config import Config, load_config
 from raybench.errors import InputError
 from raybench.payloads.pool import Pool
 from raybench.plan import Plan, plan
-from raybench.rows import SCHEMA_VERSION
 from raybench.publish import report
+from raybench.rows import SCHEMA_VERSION
 from raybench.run import Conductor, carry_out, pools_of
 from raybench.rundir import RunDir
 

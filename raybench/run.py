@@ -76,6 +76,10 @@ def carry_out(conductor: "Conductor", address: str, *, selftest: bool) -> None:
     """Conducts to the end, or until somebody has had enough of waiting for it."""
     try:
         conductor.conduct(address, selftest=selftest)
+    except RaybenchError:
+        if conductor.manifest["state"] == "running":
+            conductor.finish("failed")
+        raise
     except KeyboardInterrupt:
         conductor.finish("interrupted")
         path = conductor.rundir.path
@@ -159,7 +163,6 @@ class Conductor:
             fleet.Crew(self._posts(one, aims[one.name]), turn * self.config.fleet.actors, here=simulator is not None)
             for turn, one in enumerate(self.config.experiments)
         ]
-        fleet.warm_up()
         for crew, experiment in zip(crews, self.config.experiments, strict=True):
             crew.gather()
             crew.arm({name: pool.prompts for name, pool in self.pools.items()})
@@ -228,7 +231,7 @@ class Conductor:
     def _watch(self, playing: "Sequence[Future[None]]", simulator: Simulated | None) -> Sequence[Mapping[str, float]]:
         """Waits for all to end, and stops all once one fails; returns what the simulator said of itself meanwhile."""
         health: list[Mapping[str, float]] = []
-        looked_s = 0.0
+        looked_s = -HEALTH_EVERY_S
         while wait(playing, timeout=LOOK_EVERY_S).not_done:
             if any(future.done() and future.exception() for future in playing):
                 self._stopping.set()
@@ -237,8 +240,8 @@ class Conductor:
                     crew.stop()
             if simulator and time.monotonic() - looked_s > HEALTH_EVERY_S:
                 looked_s = time.monotonic()
-                health.append(simulator.health())
-        return health
+                health += simulator.looked_at()
+        return health + (simulator.looked_at() if simulator else [])
 
     def _play(self, crew: "Crew", experiment: Experiment) -> None:
         """Plays one endpoint's trials, one after another."""

@@ -157,6 +157,12 @@ class Experiment(Model):
     def _fits(self) -> Self:
         if self.route == "openai" and self.dialect != "openai":
             raise wrong(f"the openai route does not speak {self.dialect}", "dialect: openai", "dialect")
+        if isinstance(self.endpoint, SimulatedEndpoint) and self.dialect not in (
+            "openai",
+            self.endpoint.profile.dialect,
+        ):
+            spoken = self.endpoint.profile.dialect
+            raise wrong(f"{self.endpoint.simulate} does not speak {self.dialect}", f"{spoken} or openai", "dialect")
         if self.streams and self.dialect == "embeddings":
             raise wrong("embeddings are not streamed", "route: invoke", "route")
         for key in MAX_TOKENS:

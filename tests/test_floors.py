@@ -31,13 +31,13 @@ FLOORS = [
 """Lowest first; a room may import rooms of lower floors, and its own."""
 
 FENCES = {
-    "ray": ["cluster", "analysis.reduce", "run"],
-    "boto3": ["client"],
-    "botocore": ["client"],
+    "ray": ["cluster", "analysis.reduce"],
+    "boto3": [],
+    "botocore": ["client.credentials"],
     "altair": ["report.charts"],
     "vl_convert": ["report"],
     "typer": ["cli"],
-    "yaml": ["yamlfile", "fmbench"],
+    "yaml": ["yamlfile"],
     "uvloop": ["cluster", "simulator", "run"],
 }
 

@@ -88,8 +88,8 @@ def test_a_run_measures_decides_and_can_be_reported_again_byte_for_byte(tmp_path
     assert len(truth) == len(sent) + 1, "every request once, and the one that checked the endpoint"
     assert sent < {record["request_id"] for record in truth}
     before = contents(run_dir)
-    code, again, _ = finish(start("report", run_dir))
-    assert (code, again) == (0, out)
+    rebuilt, again, _ = finish(start("report", run_dir))
+    assert (rebuilt, again) == (code, out)
     assert contents(run_dir) == before
 
 

@@ -20,6 +20,9 @@ LATE_SLOTS = 5
 """How many times that a closed load may start late before it counts."""
 
 LAG_MAX_S, LAG_MAX_SHARE = 0.15, 0.1
+LAG_WINDOW_S = 5.0
+"""In a shorter window two of the loop's wakeups make its p99: a remark, unless one was as late as LAG_MAX."""
+
 """The longest delay of the client's event loop may be so long, or this share of what a request takes."""
 
 SLACK = 0.01
@@ -102,7 +105,8 @@ def _lagged(summary: Facts) -> Iterator[Reason]:
         if lag_s is not None and lag_s > max(floor_s, share * usual_s):
             name = "p99" if column == "lag_p99_s" else "at worst"
             text = f"the client's event loop woke {lag_s * 1000:,.0f} ms late ({name}): its stamps are as late"
-            yield Reason("client_lag", text, LESS_PER_ACTOR, Valid.INVALID)
+            few = column == "lag_p99_s" and (summary.get("window_s") or 0) < LAG_WINDOW_S
+            yield Reason("client_lag", text, LESS_PER_ACTOR, Valid.VALID if few else Valid.INVALID)
             return
     if (summary.get("cpu_share") or 0) > BUSY:
         text = f"a load actor used {summary['cpu_share']:.0%} of a core: the client may be the bottleneck"

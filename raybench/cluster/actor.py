@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,16 +29,17 @@ from raybench.client.target import Target
 from raybench.clock import monotonic_ns
 from raybench.cluster.part import Part, probe_lag, request
 from raybench.cluster.part import Post as Post
-from raybench.errors import EndpointError
+from raybench.errors import EndpointError, RaybenchError
 from raybench.load.attack import Attack
 from raybench.plan import Trial
-from raybench.rows import REQUESTS, Exchange, Outcome, Prompt, Request, Row, requests_table
+from raybench.rows import REQUESTS, Client, Exchange, Outcome, Prompt, Request, Row, requests_table
 from raybench.rundir import RunDir, Segment
 
 if TYPE_CHECKING:
     from raybench.cluster.metrics import Meter
 
 FLUSH_S = 0.5
+REFRESH_EVERY_S = 60.0
 SLICE_ROWS = 256
 SWITCH_INTERVAL_S = 0.0005
 SENDER = "actor"
@@ -159,11 +161,23 @@ class LoadActor:
 
 
 async def _play(part: Part, attack: Attack[Reply], lag_ns: list[int]) -> None:
-    probe = asyncio.create_task(probe_lag(lag_ns, monotonic_ns))
+    beside = [
+        asyncio.create_task(probe_lag(lag_ns, monotonic_ns)),
+        asyncio.create_task(_keep_fresh(attack.client)),
+    ]
     try:
         await part.play(attack)
     finally:
-        probe.cancel()
+        for task in beside:
+            task.cancel()
+
+
+async def _keep_fresh(client: Client[Reply]) -> None:
+    """Renews what the client signs with during a long trial; where that fails, its requests will say so."""
+    while isinstance(client, SageMakerClient):
+        await asyncio.sleep(REFRESH_EVERY_S)
+        with suppress(RaybenchError):
+            await client.refresh_if_due()
 
 
 def preflight(target: Target, parameters: Mapping[str, Any], prompt: Prompt) -> None:

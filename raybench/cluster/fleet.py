@@ -5,7 +5,6 @@ a replay would be load nobody planned on an endpoint somebody pays for. Its post
 of its own, before the next trial.
 """
 
-import importlib
 import logging
 import os
 import secrets
@@ -280,16 +279,6 @@ def actor_name(post: Post, crew: str) -> str:
 def together(crews: Iterable[Crew], method: str, *args: Any) -> list[Any]:
     """Calls a method of every actor of every crew at once; their answers in order."""
     return _get([getattr(actor, method).remote(*args) for crew in crews for actor in crew._actors], START_TIMEOUT_S)
-
-
-def warm_up() -> None:
-    """Has a Ray worker import what the reduction needs, so that it need not when the load is over."""
-    _get([ray.remote(_import_all).remote()], START_TIMEOUT_S)
-
-
-def _import_all() -> None:
-    for name in ("ray.data", "raybench.analysis.reduce"):
-        importlib.import_module(name)
 
 
 def _node_id(actor: Any) -> str:

@@ -4,8 +4,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from raybench.analysis import validity
 from raybench.analysis.plausible import LITTLE
-from raybench.report import capacity, client, columns, grid, sentences, streaming, timeline, trust, vega
+from raybench.report import capacity, client, columns, grid, sentences, streaming, timeline, vega
 from raybench.report.charts import cost, latency, load, price, style, time
 from raybench.report.charts import grid as grid_chart
 from raybench.report.charts import streaming as stream
@@ -186,7 +187,7 @@ def _client(view: View) -> Drawn:
     rows = client.health(cells)
     if not rows:
         return None
-    levels, limits = sorted({row["level"] for row in rows}), (trust.LATENESS_S * 1000, trust.BUSY)
+    levels, limits = sorted({row["level"] for row in rows}), (validity.LATE_S * 1000, validity.BUSY)
     return health.client(rows, columns.colours(cells), levels, limits), left_out(view.cells, cells)
 
 

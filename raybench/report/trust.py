@@ -6,12 +6,11 @@ from typing import Any
 
 from raybench.analysis import stats
 from raybench.analysis.plausible import LITTLE, doubts, little
+from raybench.analysis.validity import BUSY, LATE_S
 from raybench.report.cells import Cell
 from raybench.report.text import clean, count, fixed, listed, percent
 from raybench.report.view import View
 
-LATENESS_S = 0.1
-BUSY = 0.9
 _DOUBTS = {
     "over_ceiling": "No more requests than latency allows",
     "equal_percentiles": "Percentiles are of requests",
@@ -114,7 +113,7 @@ def _lateness(view: View) -> Check | None:
         return None
     worst = max(cells, key=lambda cell: cell.row["lateness_p99"])
     shares = [cell.row["cpu_share"] for cell in view.cells if cell.row["cpu_share"] is not None]
-    late = [cell for cell in cells if cell.row["lateness_p99"] > LATENESS_S]
+    late = [cell for cell in cells if "client_lag" in cell.row["reasons"] or "late_starts" in cell.row["reasons"]]
     busy = bool(shares) and max(shares) > BUSY
     evidence = (
         "Worst p99 of sent − planned: " + _named([worst]) + ". Latency counts from planned, so delay is not hidden"
@@ -197,7 +196,7 @@ def _simulator(view: View) -> Check | None:
     if not about:
         return None
     share, lag_ms = about.get("cpu_share_max"), about.get("lag_p99_ms")
-    slow = (share or 0) > BUSY or (lag_ms or 0) > LATENESS_S * 1000
+    slow = (share or 0) > BUSY or (lag_ms or 0) > LATE_S * 1000
     found = f"{percent(share)} of a core at most" + (f", lag p99 {fixed(lag_ms, 1)} ms" if lag_ms is not None else "")
     return Check(
         "The simulator kept up",

@@ -32,6 +32,12 @@ class Simulated:
             said: dict[str, float] = json.load(reply)
         return said
 
+    def looked_at(self) -> list[dict[str, float]]:
+        """Its health, if it answers: one that is too busy to say so is no reason to end a run."""
+        with suppress(OSError):
+            return [self.health()]
+        return []
+
 
 @contextmanager
 def simulated(
