@@ -39,7 +39,7 @@ def begin(config: Config, plan: Plan, pools: Mapping[str, Pool], run_id: str) ->
         "config_file": config.file.name if config.file else None,
         "config_folder": None,
         "config_text": config.text,
-        "config": config.model_dump(mode="json", by_alias=True),
+        "config": config.model_dump(mode="json", by_alias=True, serialize_as_any=True, warnings=False),
         "model": config.model,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "hosts": [{"host": socket.gethostname(), "cpus": os.cpu_count()}],
