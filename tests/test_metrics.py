@@ -277,12 +277,12 @@ def test_rows_in_many_arrow_chunks_are_the_same_rows() -> None:
     rows = [row(i, i, i, i + 1, chunks=[i + 0.2, i + 0.7]) for i in range(10)]
     whole = table(rows)
     parts = pa.concat_tables([whole.slice(0, 3), whole.slice(3, 0), whole.slice(3)])
-    assert metrics.latency_mean_s(parts) == metrics.latency_mean_s(whole) == 1.0
+    latencies = [metrics.Requests(each).durations()["latency"].tolist() for each in (whole, parts)]
+    assert latencies[0] == latencies[1] == [1.0] * 10
     gaps = [metrics.Gaps.between_chunks(metrics.Requests(each)) for each in (whole, parts)]
     assert gaps[0].seconds.tolist() == gaps[1].seconds.tolist()
     assert gaps[0].request.tolist() == gaps[1].request.tolist() == list(range(10))
 
 
-def test_without_a_measured_request_there_is_no_mean_to_watch() -> None:
-    assert metrics.latency_mean_s(table([failed(0), row(1, phase="warmup")])) is None
+def test_without_requests_there_is_no_window() -> None:
     assert metrics.window(requests([]), trial()) is None

@@ -168,10 +168,3 @@ def little_ratio(rows: Requests, inside: Window | None, trial: Facts) -> float |
     if think_ns:
         filled_ns += inside.share(planned_ns - think_ns, planned_ns).sum()
     return float(filled_ns / NS_PER_S / (slots * inside.seconds))
-
-
-def latency_mean_s(table: pa.Table) -> float | None:
-    """Mean latency of a table's measured ok requests, for whoever watches; None if there are none."""
-    rows = Requests(table)
-    known = rows.durations()["latency"][rows.ok & rows.measured]
-    return float(known.mean()) if len(known) else None
