@@ -97,7 +97,7 @@ def _payload(config: Config, name: str, pool: Pool) -> Manifest:
         "kept": pool.kept,
         "dropped": dict(pool.dropped),
         "tokens_source": pool.tokens_source,
-        "prompt_tokens_mean": sum(prompt.tokens for prompt in pool.prompts) / len(pool.prompts),
+        "prompt_tokens_mean": pool.prompt_tokens_mean,
     }
 
 

@@ -5,17 +5,19 @@ host's monotonic clock; nothing here subtracts two of them (`analysis/metrics.py
 """
 
 from array import array
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 from itertools import accumulate, chain
-from operator import attrgetter
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
 ERROR_MESSAGE_CHARS = 500
+MAX_TOKENS = ("max_new_tokens", "max_completion_tokens", "max_tokens")
+"""The parameters that bound a completion, as the dialects call it; the first one that is there counts."""
 
 
 class Outcome(StrEnum):
@@ -62,16 +64,22 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One body ready for the wire; `prompt_id` hashes the body, `max_tokens` is the most it asks for."""
+    """One body ready for the wire; `prompt_id` hashes the body, `max_tokens` is the most it asks for.
+
+    `body_sha256`, in hex, is what a signature needs of the body: made here, before any clock runs.
+    """
 
     body: bytes
     prompt_id: str
     prompt: Prompt
     max_tokens: int | None = None
+    body_sha256: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "body_sha256", sha256(self.body).hexdigest())
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(NamedTuple):
     """What the wire said about one request; instants are absolute nanoseconds of the client's clock.
 
     `chunk_ns` has one entry per chunk that carried tokens, in order; `chunk_tokens` counts them likewise, or is
@@ -119,8 +127,7 @@ class Client(Protocol[R]):
     async def read(self, request: Request, reply: R) -> Exchange: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One planned request; the columns are public (README, run directory)."""
 
     trial_id: str
@@ -212,33 +219,28 @@ REQUESTS = pa.schema(
 )
 """The requests table: one row per planned request."""
 
-COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Row))
-
-values: Callable[[Row], tuple[Any, ...]] = attrgetter(*COLUMNS)
-"""A row's values in column order."""
-
 
 def requests_table(rows: Sequence[Row]) -> pa.Table:
     """Rows as an Arrow table of the REQUESTS schema, in the order given."""
     if not rows:
         return REQUESTS.empty_table()
-    columns = zip(*map(values, rows), strict=True)
-    return pa.Table.from_arrays([_column(f, c) for f, c in zip(REQUESTS, columns, strict=True)], schema=REQUESTS)
+    columns = zip(*rows, strict=True)
+    return pa.Table.from_arrays([_column(f.type, c) for f, c in zip(REQUESTS, columns, strict=True)], schema=REQUESTS)
 
 
-def _column(field: pa.Field, column: Sequence[Any]) -> pa.Array:
+def _column(of: pa.DataType, column: Sequence[Any]) -> pa.Array:
     """A column; lists of numbers go through one flat buffer, which is several times as fast."""
-    if not pa.types.is_list(field.type):
-        return pa.array(column, type=field.type)
-    kind = field.type.value_type
+    if not pa.types.is_list(of):
+        return pa.array(column, type=of)
+    kind = of.value_type
     flat = array("q" if kind == pa.int64() else "i", chain.from_iterable(filter(None, column)))
     ends = pa.array([0, *accumulate(len(each) if each else 0 for each in column)], type=pa.int32())
     unknown = pa.array([each is None for each in column]) if None in column else None
-    return pa.ListArray.from_arrays(ends, pa.array(flat, type=kind), type=field.type, mask=unknown)
+    return pa.ListArray.from_arrays(ends, pa.array(flat, type=kind), type=of, mask=unknown)
 
 
 def row_from_values(given: Sequence[Any]) -> Row:
     """The inverse of taking a Row's values in column order; a wrong number of them is a ValueError."""
-    if len(given) != len(COLUMNS):
-        raise ValueError(f"a row has {len(COLUMNS)} values, not {len(given)}")
+    if len(given) != len(Row._fields):
+        raise ValueError(f"a row has {len(Row._fields)} values, not {len(given)}")
     return Row(*given)

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raybench.errors import InputError, StorageError
-from raybench.rows import REQUESTS, Row, requests_table, row_from_values, values
+from raybench.rows import REQUESTS, Row, requests_table, row_from_values
 
 PARTITIONS = ("experiment", "payload", "load")
 
@@ -44,7 +44,7 @@ class Segment:
 
     def append(self, row: Row) -> None:
         """Writes one row; StorageError if the disk did not take the whole line."""
-        body = orjson.dumps(values(row))
+        body = orjson.dumps(tuple(row))
         line = b"%08x %s\n" % (zlib.crc32(body), body)
         try:
             written = os.write(self._fd, line)

@@ -12,12 +12,10 @@ from raybench.errors import InputError
 from raybench.payloads.files import Jsonl, LongBench
 from raybench.payloads.pool import Payload
 from raybench.payloads.synthetic import Synthetic
+from raybench.rows import MAX_TOKENS
 from raybench.simulator.faults import Faults
 from raybench.simulator.profiles import PROFILES, Profile, profile
 from raybench.strict import Distinct, File, Model, Name, OneOrMore, nearest, shown, wrong
-
-MAX_TOKENS = ("max_new_tokens", "max_tokens", "max_completion_tokens")
-"""Parameters that bound a completion, by dialect."""
 
 _ENDPOINT = re.compile(r"[A-Za-z0-9](-*[A-Za-z0-9]){0,62}")
 _URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?")

@@ -4,7 +4,7 @@ import asyncio
 import socket
 from binascii import crc32
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from struct import pack
 
 from raybench.client.http import Connection, Failure, Reply
@@ -51,9 +51,10 @@ def reply(
 ) -> Reply:
     """A reply whose pieces arrived at 1, 2, 3, … thousand nanoseconds after it was sent at 0."""
     stamps = [1000 * (index + 1) for index in range(len(pieces))]
+    starts = [0, *accumulate(map(len, pieces))][: len(pieces)]
     named = {name.encode(): value.encode() for name, value in (headers or {}).items()}
-    first, end = (stamps[0], stamps[-1]) if stamps else (500, 500)
-    return Reply(end, 0, first if status else None, status, named, stamps, pieces, failure, problem, True)
+    end = stamps[-1] if stamps else 500
+    return Reply(end, 0, status, named, stamps, starts, b"".join(pieces), failure, problem, True)
 
 
 async def pair(clock: Clock) -> tuple[Connection, asyncio.StreamReader, asyncio.StreamWriter]:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from raybench.analysis.columns import TRIALS
 from raybench.analysis.metrics import Requests
 from raybench.analysis.reduce import Pieces, reduce_trial
-from raybench.rows import COLUMNS, Row, requests_table
+from raybench.rows import Row, requests_table
 
 S = 1_000_000_000
 
@@ -29,7 +29,7 @@ def row(
     """A request by its instants in seconds; sent when planned and ended a second later, if not said otherwise."""
     sent = planned if sent is None else sent
     end = sent + 1.0 if end is None else end
-    values: dict[str, Any] = dict.fromkeys(COLUMNS)
+    values: dict[str, Any] = dict.fromkeys(Row._fields)
     values |= {
         "trial_id": "t",
         "repeat": 0,

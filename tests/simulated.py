@@ -40,18 +40,24 @@ class Simulator:
 
 
 @contextmanager
-def simulator(endpoints: Mapping[str, Mapping[str, Any]], truth: Path | None = None) -> Iterator[Simulator]:
+def simulator(
+    endpoints: Mapping[str, Mapping[str, Any]],
+    truth: Path | None = None,
+    keys: Keys = KEYS,
+    session_token: str | None = None,
+) -> Iterator[Simulator]:
     """Serves {name: {"profile": …, "overrides": {…}, "faults": {…}, "seed": …}} until the block ends."""
     with tempfile.TemporaryDirectory(prefix="simulator-") as folder:
         truth_file = truth or Path(folder) / "truth.jsonl"
         config = Path(folder) / "config.json"
-        config.write_text(json.dumps({"endpoints": endpoints, "truth": str(truth_file), **KEYS._asdict()}))
+        told = {**keys._asdict(), "session_token": session_token, "truth": str(truth_file)}
+        config.write_text(json.dumps({"endpoints": endpoints, **told}))
         command = [sys.executable, "-m", "raybench.simulator", "--config", str(config)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             assert process.stdin is not None
             assert process.stdout is not None
             try:
-                yield Simulator(json.loads(process.stdout.readline())["url"], KEYS, truth_file)
+                yield Simulator(json.loads(process.stdout.readline())["url"], keys, truth_file)
             finally:
                 process.stdin.close()
                 assert process.wait(timeout=20) == 0

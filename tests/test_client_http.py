@@ -6,6 +6,7 @@ import datetime
 import ipaddress
 import ssl
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -81,14 +82,20 @@ def chunk(data: bytes) -> bytes:
 
 def test_a_response_with_a_length_is_whole_at_its_last_byte() -> None:
     reply = exchanged(saying(PLAIN))
-    assert (reply.status, reply.body(), reply.failure, reply.reused) == (200, b"hello", None, True)
+    assert (reply.status, reply.body, reply.failure, reply.reused) == (200, b"hello", None, True)
     assert reply.header(b"x-amzn-requestid") == "r-1"
 
 
-def test_every_piece_has_the_instant_at_which_its_bytes_arrived() -> None:
+def arrived(reply: Reply) -> list[tuple[float, bytes]]:
+    """What each read brought of the body, and the second of its stamp."""
+    edges = pairwise([*reply.starts, len(reply.body)])
+    pieces = [reply.body[start:end] for start, end in edges]
+    return [(stamp / NS_PER_S, piece) for stamp, piece in zip(reply.stamps, pieces, strict=True)]
+
+
+def test_every_read_has_the_instant_at_which_its_bytes_arrived() -> None:
     reply = exchanged(saying(1.0, CHUNKED, 0.5, chunk(b"a") + chunk(b"b"), 0.25, chunk(b"c"), 2.0, b"0\r\n\r\n"))
-    at = [(stamp / NS_PER_S, piece) for stamp, piece in zip(reply.stamps, reply.pieces, strict=True)]
-    assert at == [(1.5, b"a"), (1.5, b"b"), (1.75, b"c")]
+    assert arrived(reply) == [(1.0, b""), (1.5, b"ab"), (1.75, b"c"), (3.75, b"")]
     assert (reply.sent_ns, reply.first_byte_ns, reply.end_ns) == (0, NS_PER_S, 3.75 * NS_PER_S)
 
 
@@ -99,7 +106,9 @@ def test_framing_is_taken_off_however_the_bytes_are_cut(body: bytes, chunks: lis
     for piece in cut(framed, cuts):
         pieces += [piece, 0.001]
     reply = exchanged(saying(*pieces))
-    assert (reply.status, reply.body(), reply.failure) == (200, body, None)
+    assert (reply.status, reply.body, reply.failure) == (200, body, None)
+    assert b"".join(piece for _, piece in arrived(reply)) == body
+    assert reply.end_ns == reply.stamps[-1]
 
 
 def test_one_connection_serves_one_exchange_after_another() -> None:
@@ -112,7 +121,7 @@ def test_one_connection_serves_one_exchange_after_another() -> None:
             await reader.readexactly(len(REQUEST))
             during = connection.usable
             writer.write(PLAIN.replace(b"hello", text))
-            seen.append((before, during, (await waiting).body()))
+            seen.append((before, during, (await waiting).body))
         writer.close()
         connection.close()
         await asyncio.sleep(0)
@@ -123,12 +132,12 @@ def test_one_connection_serves_one_exchange_after_another() -> None:
 
 def test_continue_is_no_response() -> None:
     reply = exchanged(saying(b"HTTP/1.1 100 Continue\r\n\r\n" + PLAIN))
-    assert (reply.status, reply.body()) == (200, b"hello")
+    assert (reply.status, reply.body) == (200, b"hello")
 
 
 def test_a_body_without_a_length_ends_with_its_connection() -> None:
     reply = exchanged(saying(b"HTTP/1.1 200 OK\r\n\r\nall of it", 1.0, hang_up=True))
-    assert (reply.body(), reply.failure) == (b"all of it", None)
+    assert (reply.body, reply.failure) == (b"all of it", None)
 
 
 def test_silence_is_a_total_timeout_at_exactly_its_time() -> None:
@@ -139,14 +148,56 @@ def test_silence_is_a_total_timeout_at_exactly_its_time() -> None:
 def test_a_stream_that_stalls_is_an_idle_timeout_and_keeps_its_pieces() -> None:
     reply = exchanged(saying(CHUNKED, 1.0, chunk(b"token"), 30.0, chunk(b"token")), total_s=500, idle_s=60)
     assert reply.failure is Failure.IDLE_TIMEOUT
-    assert list(reply.pieces) == [b"token", b"token"]
+    assert reply.body == b"tokentoken"
     assert reply.end_ns == 91 * NS_PER_S
 
 
 def test_a_stream_that_never_stalls_and_never_ends_is_a_total_timeout() -> None:
     drops = [each for _ in range(20) for each in (chunk(b"."), 50.0)]
     reply = exchanged(saying(CHUNKED, *drops), total_s=500, idle_s=60)
-    assert (reply.failure, reply.end_ns, len(reply.pieces)) == (Failure.TOTAL_TIMEOUT, 500 * NS_PER_S, 10)
+    assert (reply.failure, reply.end_ns, len(reply.body)) == (Failure.TOTAL_TIMEOUT, 500 * NS_PER_S, 10)
+
+
+def test_every_exchange_of_a_connection_has_its_own_time() -> None:
+    async def main(clock: Clock) -> list[tuple[Failure | None, float]]:
+        connection, reader, writer = await pair(clock)
+        seen: list[tuple[Failure | None, float]] = []
+        for answers, total_s, idle_s in ((True, 75, 60), (True, 10, 60), (False, 80, 60)):
+            began_ns = clock()
+            waiting = asyncio.ensure_future(
+                connection.exchange(REQUEST, total_s * NS_PER_S, idle_s * NS_PER_S, reused=True)
+            )
+            await reader.readexactly(len(REQUEST))
+            await asyncio.sleep(8)
+            if answers:
+                writer.write(PLAIN)
+            reply = await waiting
+            seen.append((reply.failure, (reply.end_ns - began_ns) / NS_PER_S))
+            await asyncio.sleep(1)
+        writer.transport.abort()
+        await asyncio.sleep(0)
+        return seen
+
+    assert run_virtually(main) == [(None, 8), (None, 8), (Failure.TOTAL_TIMEOUT, 80)]
+
+
+def test_a_shorter_time_than_that_of_the_exchange_before_is_kept() -> None:
+    async def main(clock: Clock) -> tuple[Failure | None, float]:
+        connection, reader, writer = await pair(clock)
+        for total_s in (500, 5):
+            waiting = asyncio.ensure_future(
+                connection.exchange(REQUEST, total_s * NS_PER_S, 60 * NS_PER_S, reused=True)
+            )
+            await reader.readexactly(len(REQUEST))
+            if total_s == 500:
+                writer.write(PLAIN)
+                await waiting
+        reply = await waiting
+        writer.transport.abort()
+        await asyncio.sleep(0)
+        return reply.failure, (reply.end_ns - (reply.sent_ns or 0)) / NS_PER_S
+
+    assert run_virtually(main) == (Failure.TOTAL_TIMEOUT, 5)
 
 
 def test_a_connection_closed_before_the_response_is_a_reset() -> None:
@@ -157,7 +208,7 @@ def test_a_connection_closed_before_the_response_is_a_reset() -> None:
 @pytest.mark.parametrize("head", [CHUNKED + chunk(b"part"), PLAIN.replace(b"hello", b"part")])
 def test_a_connection_closed_inside_the_body_is_a_cut_that_keeps_its_pieces(head: bytes) -> None:
     reply = exchanged(saying(head, hang_up=True))
-    assert (reply.failure, reply.status, reply.body()) == (Failure.CUT, 200, b"part")
+    assert (reply.failure, reply.status, reply.body) == (Failure.CUT, 200, b"part")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +227,7 @@ def test_a_response_without_end_is_refused_at_the_cap(monkeypatch: pytest.Monkey
     monkeypatch.setattr(http, "RESPONSE_BYTES", 1000)
     reply = exchanged(saying(CHUNKED, 1.0, chunk(b"x" * 500), 1.0, chunk(b"x" * 500)))
     assert reply.failure is Failure.TOO_LARGE
-    assert len(reply.body()) == 500
+    assert len(reply.body) == 500
 
 
 @pytest.mark.parametrize("after", [b"", PLAIN])
@@ -186,7 +237,7 @@ def test_bytes_nobody_asked_for_close_the_connection(after: bytes) -> None:
         waiting = asyncio.ensure_future(connection.exchange(REQUEST, NS_PER_S, NS_PER_S, reused=True))
         await reader.readexactly(len(REQUEST))
         writer.write(PLAIN + after)
-        body = (await waiting).body()
+        body = (await waiting).body
         if not after:
             writer.write(b"late")
         await asyncio.sleep(1)
@@ -203,7 +254,7 @@ def test_connection_close_is_obeyed() -> None:
         waiting = asyncio.ensure_future(connection.exchange(REQUEST, NS_PER_S, NS_PER_S, reused=True))
         await reader.readexactly(len(REQUEST))
         writer.write(PLAIN.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n"))
-        body, usable = (await waiting).body(), connection.usable
+        body, usable = (await waiting).body, connection.usable
         writer.transport.abort()
         await asyncio.sleep(0)
         return body, usable
@@ -282,7 +333,7 @@ def test_tls_is_verified_unless_its_authority_is_named(tmp_path: Path) -> None:
         return reply
 
     reply = asyncio.run(main())
-    assert (reply.body(), reply.reused) == (b"hello", False)
+    assert (reply.body, reply.reused) == (b"hello", False)
 
 
 def test_a_connection_that_was_never_opened_is_not_usable() -> None:

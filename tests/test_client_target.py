@@ -72,6 +72,12 @@ def test_a_target_that_cannot_be_is_refused_when_it_is_named(wrong: dict[str, An
         Target(**{"url": URL, "endpoint": "e", "region": "r", **wrong})
 
 
+def test_a_url_with_a_password_is_refused_and_not_shown() -> None:
+    with pytest.raises(InputError, match=r"url: is not an endpoint's URL") as refused:
+        Target("http://me:very-secret@a:80", "e", "r")
+    assert "very-secret" not in str(refused.value)
+
+
 def test_secrets_never_show_in_its_repr() -> None:
     shown = repr(Target(URL, "e", "r", credentials=Credentials("AKID", "very-secret", "session-token")))
     assert "very-secret" not in shown

@@ -1,5 +1,7 @@
 """Records come out of bytes whole, in order and with the right stamp, however the bytes are cut."""
 
+from itertools import accumulate
+
 import pytest
 from canned import cut
 from hypothesis import given
@@ -8,9 +10,14 @@ from hypothesis import strategies as st
 from raybench.client.transcript import RECORD_BYTES, Arrivals, RecordError, Transcript, records
 
 
+def arriving(pieces: list[bytes]) -> Arrivals:
+    """The bytes of pieces, each stamped with its number."""
+    return Arrivals(b"".join(pieces), range(len(pieces)), list(accumulate(map(len, pieces))))
+
+
 def split(pieces: list[bytes]) -> list[tuple[int, bytes]]:
     """Every record with the number of the piece that completed it."""
-    arrivals = Arrivals(range(len(pieces)), pieces)
+    arrivals = arriving(pieces)
     return [
         (number, record.strip())
         for ends, found in records(arrivals.data, 3)
@@ -45,7 +52,7 @@ def test_a_record_has_the_stamp_of_its_last_byte_and_not_of_its_newline() -> Non
 
 
 def test_a_line_that_ends_with_the_data_may_be_cut() -> None:
-    arrivals = Arrivals([0, 1], [b"1\n2 ", b"\n3 "])
+    arrivals = arriving([b"1\n2 ", b"\n3 "])
     [(ends, found)] = records(arrivals.data, 3)
     assert (ends, found) == ([1, 3, 6], [b"1", b"2", b"3"])
     assert [arrivals.ends_a_line(end) for end in ends] == [True, True, False]

@@ -1,13 +1,11 @@
 """What the service says, and what we write down."""
 
-from itertools import starmap
-
 import pytest
 from canned import exception, frame, header, part, reply
 
-from raybench.client.eventstream import Decoder
+from raybench.client.eventstream import runs
 from raybench.client.http import Failure
-from raybench.client.verdicts import broken, refused, stream_fault, unexpected
+from raybench.client.verdicts import Verdict, broken, refused, stream_fault, unexpected
 from raybench.rows import Outcome
 
 MODEL_ERROR = b'{"ErrorCode":"CLIENT_ERROR_FROM_MODEL","Message":"m","OriginalMessage":"o","OriginalStatusCode":%d}'
@@ -66,23 +64,28 @@ def test_every_failure_of_the_wire_has_an_outcome_and_its_name(failure: Failure,
     assert (said.outcome, said.code, said.message) == (outcome, failure.value, "why")
 
 
+def faults(stream: bytes) -> list[Verdict | None]:
+    """What is made of each frame of a stream."""
+    return [stream_fault(run.headers, payload) for run in runs(stream) for payload in run.payloads]
+
+
 def test_an_exception_frame_keeps_its_error_code() -> None:
     body = b'{"Message":"stream broke","ErrorCode":"StreamBroken"}'
-    [fault] = starmap(stream_fault, Decoder().feed(exception("ModelStreamError", body)))
+    [fault] = faults(exception("ModelStreamError", body))
     assert fault is not None
     assert (fault.outcome, fault.code) == (Outcome.STREAM_ERROR, "StreamBroken")
     assert fault.message == "ModelStreamError: stream broke"
 
 
 def test_an_exception_frame_without_error_code_is_known_by_its_name() -> None:
-    [fault] = starmap(stream_fault, Decoder().feed(exception("InternalStreamFailure", b"")))
+    [fault] = faults(exception("InternalStreamFailure", b""))
     assert fault is not None
     assert fault.code == "InternalStreamFailure"
 
 
 def test_an_error_frame_is_a_fault_and_a_part_is_none() -> None:
     headers = header(":message-type", "error") + header(":error-code", "E") + header(":error-message", "m")
-    [fault, none] = starmap(stream_fault, Decoder().feed(frame(headers, b"") + part(b"{}")))
+    [fault, none] = faults(frame(headers, b"") + part(b"{}"))
     assert fault is not None
     assert (fault.code, fault.message) == ("E", "m")
     assert none is None

@@ -269,8 +269,7 @@ def test_numbers_do_not_depend_on_who_sent_what_nor_on_the_order_of_rows(seed: i
 
 
 def _instants(one: Any) -> dict[str, Any]:
-    names = [name for name in one.__slots__ if name not in ("seq", "actor")]
-    return {name: getattr(one, name) for name in names}
+    return {name: value for name, value in one._asdict().items() if name not in ("seq", "actor")}
 
 
 def test_rows_in_many_arrow_chunks_are_the_same_rows() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raybench.errors import InputError, StorageError
-from raybench.rows import COLUMNS, REQUESTS, Row, requests_table
+from raybench.rows import REQUESTS, Row, requests_table
 from raybench.rundir import RunDir, Segment, read_segment
 
 TRIAL: dict[str, Any] = {
@@ -23,7 +23,7 @@ TRIAL: dict[str, Any] = {
 
 
 def row(seq: int, **changed: Any) -> Row:
-    values: dict[str, Any] = dict.fromkeys(COLUMNS)
+    values: dict[str, Any] = dict.fromkeys(Row._fields)
     values |= {k: TRIAL[k] for k in ("trial_id", "experiment", "payload", "load", "repeat")}
     values |= {"seq": seq, "attempt": 0, "actor": "x-0", "host": "h", "phase": "measure", "planned_ns": seq * 10}
     values |= {"outcome": "ok", "chunk_ns": [seq, seq + 1], "request_bytes": 4, "response_bytes": 9}
@@ -31,7 +31,7 @@ def row(seq: int, **changed: Any) -> Row:
 
 
 def test_the_schema_and_the_row_have_the_same_columns_in_the_same_order() -> None:
-    assert tuple(REQUESTS.names) == COLUMNS
+    assert tuple(REQUESTS.names) == Row._fields
 
 
 def test_a_segment_gives_back_the_rows_it_took(tmp_path: Path) -> None:

@@ -285,7 +285,7 @@ def test_a_probe_s_arrivals_have_a_partition_of_their_own() -> None:
 def row(seq: int, planned_s: float, ttft_s: float | None, latency_s: float | None, phase: str = "measure") -> Row:
     """A request that began and ended so long after it was planned."""
     planned_ns = round(planned_s * 1e9)
-    blank: dict[str, Any] = {name: None for name in Row.__dataclass_fields__}
+    blank: dict[str, Any] = dict.fromkeys(Row._fields)
     told: dict[str, Any] = {
         "trial_id": "t", "repeat": 0, "seq": seq, "attempt": 0, "experiment": "e", "payload": "p", "load": "l",
         "actor": "a", "host": "h", "phase": phase, "planned_ns": planned_ns, "sent_ns": planned_ns,

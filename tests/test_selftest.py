@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +76,7 @@ def test_a_stream_that_failed_or_that_the_server_knows_otherwise_is_counted_and_
 
 def test_planned_and_sent_rates_and_lateness_are_kept_apart() -> None:
     rows = [answered(n, 0.5 + n / 10) for n in range(10)]
-    late = [replace(one, planned_ns=one.planned_ns - 3 * MS) for one in rows]
+    late = [one._replace(planned_ns=one.planned_ns - 3 * MS) for one in rows]
     found = measure(late, [record(one) for one in rows])
     assert (found.planned_per_s, found.sent_per_s) == (9.0, 10.0), "the first was due before the window"
     assert found.lateness_p99_ms == 3.0

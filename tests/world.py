@@ -62,6 +62,7 @@ class World:
     criteria: dict[str, float] = field(default_factory=dict)
     meddle: Callable[[VirtualNetwork], None] | None = None
     connections: int | None = None
+    seed: int = 7
 
     def play(self) -> "Played":
         """Plays it, always the same way."""
@@ -74,14 +75,16 @@ class World:
 
     @property
     def trial(self) -> Trial:
-        return Trial("t", 0, "e", "p", self.load, 0, 0, self.warmup_s, self.duration_s, self.requests, 7, None)
+        return Trial(
+            "t", 0, "e", "p", self.load, 0, 0, self.warmup_s, self.duration_s, self.requests, self.seed, None
+        )
 
     async def _main(
         self, network: VirtualNetwork, clock: Clock, rows: list[Row], lag_ns: list[int], truth: Path
     ) -> None:
         url = f"http://{HOST}:80"
         if self.script is None:
-            spec = EndpointSpec(profile(self.profile, **self.overrides), Faults(**self.faults), seed=7)
+            spec = EndpointSpec(profile(self.profile, **self.overrides), Faults(**self.faults), seed=self.seed)
             running = await serve({"e": spec}, credentials=KEYS, truth=truth, clock=clock, grain_s=0)
             url = running.url
         else:
@@ -92,7 +95,7 @@ class World:
         posts = [Post("e", i, self.actors, target, self.parameters, Path()) for i in range(self.actors)]
         clients = [SageMakerClient(target, clock=clock) for _ in posts]
         for client, post in zip(clients, posts, strict=True):
-            wanted = Part(self.trial, post, 7).connections
+            wanted = Part(self.trial, post, self.seed).connections
             await client.open(wanted if self.connections is None else self.connections)
         probe = asyncio.create_task(probe_lag(lag_ns, clock))
         if self.meddle is not None:
@@ -100,7 +103,7 @@ class World:
         t0_ns = clock()
         async with asyncio.TaskGroup() as group:
             for client, post in zip(clients, posts, strict=True):
-                part = Part(self.trial, post, 7)
+                part = Part(self.trial, post, self.seed)
                 attack = part.attack(client, bodies, "h", t0_ns=t0_ns, clock=clock, write=rows.append)
                 group.create_task(part.play(attack))
         probe.cancel()

@@ -17,6 +17,7 @@ import orjson
 
 from raybench.client.transcript import RecordError, Transcript, count, word
 from raybench.errors import InputError
+from raybench.rows import MAX_TOKENS
 
 T = TypeVar("T")
 Parameters = Mapping[str, Any]
@@ -295,5 +296,4 @@ def body(dialect: str, prompt: str, parameters: Parameters, stream: bool) -> byt
 
 def max_tokens(parameters: Parameters) -> int | None:
     """The most tokens that `parameters` ask for, by any of the names in use."""
-    names = ("max_new_tokens", "max_completion_tokens", "max_tokens")
-    return next((most for name in names if (most := count(parameters.get(name))) is not None), None)
+    return next((most for name in MAX_TOKENS if (most := count(parameters.get(name))) is not None), None)

@@ -20,7 +20,8 @@ RUN_FRAMES = 64
 _PRELUDE = Struct(">III")
 _OVERHEAD = _PRELUDE.size + 4
 _NUMBERS = {2: Struct(">b"), 3: Struct(">h"), 4: Struct(">i"), 5: Struct(">q"), 8: Struct(">q")}
-_CACHED_HEAD_BYTES = 512
+_KNOWN_BYTES = 512
+"""The longest headers remembered."""
 
 Value = bool | int | str | bytes
 
@@ -29,48 +30,12 @@ class FrameError(Exception):
     """The bytes are no event stream: a wrong checksum, an impossible length or header."""
 
 
-class Frame(NamedTuple):
-    """One message: its headers by name, and its payload."""
-
-    headers: Mapping[str, Value]
-    payload: bytes
-
-
 class Run(NamedTuple):
     """Frames that follow each other with the same headers: those, the offset after each frame, and each payload."""
 
     headers: Mapping[str, Value]
     ends: list[int]
     payloads: list[bytes]
-
-
-class Decoder:
-    """Takes an event stream in pieces, cut anywhere, and gives each frame when its last byte is there."""
-
-    def __init__(self) -> None:
-        self._rest = bytearray()
-        self._wanted = _PRELUDE.size
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether the bytes so far end inside a frame."""
-        return bool(self._rest)
-
-    def feed(self, piece: bytes) -> Iterator[Frame]:
-        """The frames that `piece` completes; raises FrameError at the first bad one."""
-        self._rest += piece
-        if len(self._rest) < self._wanted:
-            return
-        data, taken = bytes(self._rest), 0
-        self._rest.clear()
-        for headers, ends, payloads in runs(data):
-            taken = ends[-1]
-            for payload in payloads:
-                yield Frame(headers, payload)
-        self._rest += data[taken:]
-        self._wanted = _PRELUDE.size
-        if len(self._rest) >= _PRELUDE.size:
-            self._wanted = _PRELUDE.unpack_from(self._rest)[0]
 
 
 def runs(data: bytes, most: int = RUN_FRAMES) -> Iterator[Run]:
@@ -87,17 +52,21 @@ def _run(data: bytes, at: int, most: int) -> Run:
     size, last_start = len(data), len(data) - _PRELUDE.size
     if at > last_start:
         return Run({}, ends, payloads)
-    head_bytes = _PRELUDE.size + _known_head(data[at : at + _PRELUDE.size])[0]
-    few = head_bytes <= _CACHED_HEAD_BYTES
-    head_of, headers_of = (_known_head, _known_headers) if few else (_head, _headers)
-    shared = data[at + _PRELUDE.size : at + head_bytes]
+    total, header_bytes = _lengths(data[at : at + _PRELUDE.size])
+    if at + total > size:
+        return Run({}, ends, payloads)
+    block = data[at + _PRELUDE.size : at + _PRELUDE.size + header_bytes]
+    few = header_bytes <= _KNOWN_BYTES
+    plan, headers = (_known_plan, _known_headers) if few else (_plan, _headers)
     try:
         for _ in range(most):
-            _, total, block, crc, rest = head_of(data[at : at + head_bytes])
+            total, crc, cut = plan(block, data[at : at + _PRELUDE.size])
             end = at + total
-            if end > size or block != shared:
+            if end > size:
                 break
-            payload, checksum = rest(data, at + head_bytes)
+            same, payload, checksum = cut(data, at + _PRELUDE.size)
+            if same != block:
+                break
             if crc32(payload, crc) != checksum:
                 raise FrameError("the checksum of a frame is wrong")
             ends.append(end)
@@ -108,29 +77,32 @@ def _run(data: bytes, at: int, most: int) -> Run:
     except FrameError:
         if not ends:
             raise
-    return Run(headers_of(shared) if ends else {}, ends, payloads)
+    return Run(headers(block), ends, payloads)
 
 
-Head = tuple[int, int, bytes | None, int, Callable[[bytes, int], tuple[Any, ...]]]
-
-
-def _head(head: bytes) -> Head:
-    """What comes before a payload: (length of headers, of the frame, headers, checksum so far, what cuts the rest).
-
-    `head` is a prelude and as much again as the headers of the frame before; if those of this one are not as long,
-    they are None. The rest is payload and checksum, cut out of bytes at an offset.
-    """
-    total, header_bytes, crc = _PRELUDE.unpack_from(head)
-    if crc32(head[:8]) != crc:
+def _lengths(prelude: bytes) -> tuple[int, int]:
+    """The bytes of a frame and of its headers."""
+    total, header_bytes, crc = _PRELUDE.unpack(prelude)
+    if crc32(prelude[:8]) != crc:
         raise FrameError("the checksum of a frame's prelude is wrong")
     if not header_bytes + _OVERHEAD <= total <= FRAME_BYTES:
         raise FrameError(f"a frame of {total} bytes with {header_bytes} bytes of headers")
-    block = head[_PRELUDE.size :] if len(head) == _PRELUDE.size + header_bytes else None
-    rest = Struct(f">{total - header_bytes - _OVERHEAD}sI").unpack_from
-    return header_bytes, total, block, crc32(head[8:], crc), rest
+    return total, header_bytes
 
 
-_known_head: Callable[[bytes], Head] = lru_cache(maxsize=1024)(_head)  # the frames of a stream have few lengths
+def _plan(block: bytes, prelude: bytes) -> tuple[int, int, Callable[[bytes, int], tuple[Any, ...]]]:
+    """How to take a frame with the headers `block`: its bytes, their checksum up to the payload, what cuts the rest.
+
+    The rest is headers, payload and checksum, cut out of bytes at an offset.
+    """
+    total, header_bytes = _lengths(prelude)
+    if header_bytes != len(block):
+        raise FrameError("a frame with other headers")
+    rest = Struct(f">{header_bytes}s{total - header_bytes - _OVERHEAD}sI")
+    return total, crc32(block, crc32(prelude)), rest.unpack_from
+
+
+_known_plan = lru_cache(maxsize=1024)(_plan)  # the frames of a stream have few headers and few lengths
 
 
 def _headers(block: bytes) -> Mapping[str, Value]:
@@ -169,4 +141,4 @@ def _value(block: bytes, at: int) -> tuple[Value, int]:
     return (value.decode() if kind == 7 else value), at + length
 
 
-_known_headers: Callable[[bytes], Mapping[str, Value]] = lru_cache(maxsize=64)(_headers)
+_known_headers = lru_cache(maxsize=64)(_headers)

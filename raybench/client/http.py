@@ -7,9 +7,10 @@ body means is nobody's business here. A connection serves one exchange at a time
 import asyncio
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -49,33 +50,34 @@ class Address:
     tls: ssl.SSLContext | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What came back, unread: instants of the client's clock, and the body in pieces, each with its stamp.
+class Reply(NamedTuple):
+    """What came back, unread: the body, and when its bytes arrived, in instants of the client's clock.
 
+    Read `i` was stamped at `stamps[i]` and began at the body's byte `starts[i]`; the head may have taken it all.
     `status` is None where no response head arrived; header names are in lower case. A reply that is not whole has a
-    `failure`; `first_byte_ns` is the head's. Pieces that arrived in one read share a stamp.
+    `failure`.
     """
 
     end_ns: int
     sent_ns: int | None = None
-    first_byte_ns: int | None = None
     status: int | None = None
-    headers: dict[bytes, bytes] | None = None
+    headers: Mapping[bytes, bytes] | None = None
     stamps: Sequence[int] = ()
-    pieces: Sequence[bytes] = ()
+    starts: Sequence[int] = ()
+    body: bytes = b""
     failure: Failure | None = None
     problem: str = ""
     reused: bool | None = None
+
+    @property
+    def first_byte_ns(self) -> int | None:
+        """When the head began to arrive."""
+        return self.stamps[0] if self.stamps else None
 
     def header(self, name: bytes) -> str | None:
         """The value of a header, None where there is none."""
         value = self.headers.get(name) if self.headers else None
         return None if value is None else value.decode("latin-1")
-
-    def body(self) -> bytes:
-        """The pieces joined."""
-        return b"".join(self.pieces)
 
 
 class Connection(asyncio.Protocol):
@@ -85,22 +87,25 @@ class Connection(asyncio.Protocol):
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._body = bytearray()
+        self.on_body = self._body.extend
         self._parser = HttpResponseParser(self)
         self._waiter: asyncio.Future[Reply] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._look_ns = 0
         self._reused = False
         self._start(0, 0)
 
     def _start(self, total_ns: int, idle_ns: int) -> None:
         self._total_ns, self._idle_ns = total_ns, idle_ns
-        self._first_ns: int | None = None
         self._received = 0
         self._status: int | None = None
         self._headers: dict[bytes, bytes] = {}
         self._stamps: list[int] = []
-        self._pieces: list[bytes] = []
+        self._starts: list[int] = []
+        self._body.clear()
         self._until_close = False
-        self._sent_ns = self._last_ns = self._clock()
+        self._sent_ns = self._clock()
 
     @property
     def usable(self) -> bool:
@@ -116,17 +121,15 @@ class Connection(asyncio.Protocol):
         waiter: asyncio.Future[Reply] = self._loop.create_future()
         self._waiter = waiter
         self._reused = reused
-        self._timer = self._loop.call_later(min(total_ns, idle_ns) / NS_PER_S, self._watch)
         self._start(total_ns, idle_ns)
         self._transport.write(request)
+        self._look_at(self._sent_ns + min(total_ns, idle_ns))
         try:
             return await waiter
         except asyncio.CancelledError:
             self._waiter = None
             self.abort()
             raise
-        finally:
-            self._timer.cancel()
 
     def abort(self) -> None:
         """Closes at once; what was in flight is dropped."""
@@ -138,22 +141,28 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def _look_at(self, instant_ns: int) -> None:
+        """Has `_watch` look at an instant or before; a timer is not cancelled but left to the exchanges to come."""
+        if self._timer is not None:
+            if self._look_ns <= instant_ns:
+                return
+            self._timer.cancel()
+        self._look_ns = instant_ns
+        self._timer = self._loop.call_later((instant_ns - self._clock()) / NS_PER_S, self._watch)
+
     def _watch(self) -> None:
         """Ends the exchange if its time is over, else looks again when it could be."""
-        now_ns = self._clock()
-        left_ns = self._sent_ns + self._total_ns - now_ns
-        if left_ns <= 0:
-            self._fail(Failure.TOTAL_TIMEOUT, f"no end of response within {self._total_ns / NS_PER_S:g} s")
+        self._timer = None
+        if self._waiter is None:
             return
-        if self._first_ns is not None:
-            idle_left_ns = self._last_ns + self._idle_ns - now_ns
-            if idle_left_ns <= 0:
-                self._fail(Failure.IDLE_TIMEOUT, f"no byte for {self._idle_ns / NS_PER_S:g} s")
-                return
-            left_ns = min(left_ns, idle_left_ns)
+        now_ns, over_ns = self._clock(), self._sent_ns + self._total_ns
+        idle_ns = (self._stamps[-1] if self._stamps else now_ns) + self._idle_ns
+        if over_ns <= now_ns:
+            self._fail(Failure.TOTAL_TIMEOUT, f"no end of response within {self._total_ns / NS_PER_S:g} s")
+        elif idle_ns <= now_ns:
+            self._fail(Failure.IDLE_TIMEOUT, f"no byte for {self._idle_ns / NS_PER_S:g} s")
         else:
-            left_ns = min(left_ns, self._idle_ns)
-        self._timer = self._loop.call_later(left_ns / NS_PER_S, self._watch)
+            self._look_at(min(over_ns, idle_ns))
 
     def _fail(self, failure: Failure, problem: str) -> None:
         self._finish(self._clock(), failure, problem)
@@ -163,10 +172,20 @@ class Connection(asyncio.Protocol):
         waiter, self._waiter = self._waiter, None
         if waiter is None or waiter.done():
             return
-        seen = self._headers, self._stamps, self._pieces
-        self._headers, self._stamps, self._pieces = {}, [], []  # nothing that comes later is part of this reply
+        headers, self._headers = self._headers, {}  # nothing that comes later is part of this reply
         waiter.set_result(
-            Reply(end_ns, self._sent_ns, self._first_ns, self._status, *seen, failure, problem, self._reused)
+            Reply(
+                end_ns,
+                self._sent_ns,
+                self._status,
+                headers,
+                self._stamps,
+                self._starts,
+                bytes(self._body),
+                failure,
+                problem,
+                self._reused,
+            )
         )
 
     # asyncio.Protocol
@@ -175,12 +194,12 @@ class Connection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
-        self._last_ns = stamp = self._clock()
+        stamp = self._clock()
         if self._waiter is None:  # bytes nobody asked for: whose reply they are cannot be known
             self.abort()
             return
-        if self._first_ns is None:
-            self._first_ns = stamp
+        self._stamps.append(stamp)
+        self._starts.append(len(self._body))
         self._received += len(data)
         if self._received > RESPONSE_BYTES:
             self._fail(Failure.TOO_LARGE, f"more than {RESPONSE_BYTES} bytes of response")
@@ -192,12 +211,14 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
         if self._waiter is None:
             return
         if self._until_close and exc is None:
-            self._finish(self._last_ns)
+            self._finish(self._stamps[-1])
             return
-        failure = Failure.RESET if self._first_ns is None else Failure.CUT
+        failure = Failure.CUT if self._stamps else Failure.RESET
         self._finish(self._clock(), failure, str(exc) if exc else "closed by the peer")
 
     # httptools
@@ -214,17 +235,13 @@ class Connection(asyncio.Protocol):
         headers = self._headers
         self._until_close = b"content-length" not in headers and b"transfer-encoding" not in headers
 
-    def on_body(self, body: bytes) -> None:
-        self._stamps.append(self._last_ns)
-        self._pieces.append(body)
-
     def on_message_complete(self) -> None:
         if self._status is not None and self._status < 200:  # 100 Continue: the response is still to come
             self._status, self._headers, self._until_close = None, {}, False
             return
         if not self._parser.should_keep_alive():
             self.close()
-        self._finish(self._last_ns)
+        self._finish(self._stamps[-1])
 
 
 async def connect(address: Address, clock: Clock, timeout_s: float) -> Connection:

@@ -8,9 +8,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import accumulate
 
 from raybench.client.credentials import chain
 from raybench.client.dialects import dialect_named
+from raybench.client.discretion import without
 from raybench.client.eventstream import FrameError, runs
 from raybench.client.http import ConnectError, Connection, Reply, connect
 from raybench.client.sigv4 import Credentials, Signer, bearer_token
@@ -48,7 +50,7 @@ class SageMakerClient:
         self._freeze: Callable[[], Credentials] | None = None
         self._credentials = target.credentials
         self._signer: Signer | None = None
-        self._bearer = b""
+        self._token, self._bearer = "", b""
         self._free: deque[Connection] = deque()
         self._busy: set[Connection] = set()
 
@@ -78,8 +80,8 @@ class SageMakerClient:
         else:
             credentials = self.target.credentials
         if self.target.route == "openai":
-            token = bearer_token(credentials, self.target.region, _epoch_s())
-            self._bearer = f"Authorization: Bearer {token}\r\n".encode()
+            self._token = bearer_token(credentials, self.target.region, _epoch_s())
+            self._bearer = f"Authorization: Bearer {self._token}\r\n".encode()
         elif self._signer is None or credentials != self._credentials:
             self._signer = Signer(credentials, self.target.region, self.target.headers, self.target.path)
         self._credentials = credentials
@@ -107,8 +109,7 @@ class SageMakerClient:
                 return Reply(self._clock(), failure=error.failure, problem=str(error), reused=False)
         self._busy.add(connection)
         try:
-            wire = self._wire(request.body)
-            return await connection.exchange(wire, self._total_ns, self._idle_ns, reused=reused)
+            return await connection.exchange(self._wire(request), self._total_ns, self._idle_ns, reused=reused)
         finally:
             self._busy.discard(connection)
             if connection.usable:
@@ -125,7 +126,15 @@ class SageMakerClient:
             ending = await self._read_stream(reply, transcript)
         else:
             ending = self._read_whole(reply, transcript)
-        return _exchange(request, reply, transcript, ending, self._keep_text)
+        return _exchange(request, reply, transcript, self._discreet(ending), self._keep_text)
+
+    def _discreet(self, ending: Verdict) -> Verdict:
+        """What the server said of a failure, without our credentials, which it may have quoted."""
+        if ending.message is None or self._credentials is None:
+            return ending
+        ours = self._credentials
+        secrets = (self._token, ours.token or "", ours.secret_key, ours.access_key)
+        return ending._replace(message=without(ending.message, secrets))
 
     def _take(self) -> Connection | None:
         while self._free:
@@ -134,9 +143,10 @@ class SageMakerClient:
                 return connection
         return None
 
-    def _wire(self, body: bytes) -> bytes:
+    def _wire(self, request: Request) -> bytes:
         """Head and body as they go out, signed now."""
-        signed = self._signer.lines(body, _epoch_s()) if self._signer else self._bearer
+        body = request.body
+        signed = self._signer.lines(request.body_sha256, _epoch_s()) if self._signer else self._bearer
         return b"%b%bContent-Length: %d\r\n\r\n%b" % (self._head, signed, len(body), body)
 
     def _is_stream(self, reply: Reply) -> bool:
@@ -149,9 +159,9 @@ class SageMakerClient:
         if reply.failure is not None:
             return broken(reply, Outcome.CONNECTION_ERROR)
         try:
-            self._dialect.read_reply(transcript, reply.body())
+            self._dialect.read_reply(transcript, reply.body)
         except RecordError as error:
-            return verdict(Outcome.PROTOCOL_ERROR, "MalformedBody", f"{error}: {excerpt(reply.body())}")
+            return verdict(Outcome.PROTOCOL_ERROR, "MalformedBody", f"{error}: {excerpt(reply.body)}")
         if transcript.error is not None:
             return verdict(Outcome.MODEL_ERROR, *transcript.error)
         return FINE
@@ -161,7 +171,7 @@ class SageMakerClient:
         framed = self.target.route == "stream"
         if framed and reply.failure is None and not kind.startswith(EVENT_STREAM):
             return unexpected(reply, kind)
-        arrivals = Arrivals(reply.stamps, reply.pieces)
+        arrivals = Arrivals(reply.body, reply.stamps, [*reply.starts[1:], len(reply.body)])
         fault: Verdict | None = None
         whole = True
         if framed:
@@ -216,7 +226,8 @@ async def _unframed(arrivals: Arrivals) -> tuple[Arrivals, bool, Verdict | None]
                 break
     except FrameError as error:
         fault = verdict(Outcome.PROTOCOL_ERROR, "MalformedFrame", error)
-    return Arrivals(stamps, parts), end == len(arrivals.data), fault
+    edges = list(accumulate(map(len, parts)))
+    return Arrivals(b"".join(parts), stamps, edges), end == len(arrivals.data), fault
 
 
 def _exchange(request: Request, reply: Reply, transcript: Transcript, ending: Verdict, keep_text: bool) -> Exchange:
@@ -246,7 +257,7 @@ def _exchange(request: Request, reply: Reply, transcript: Transcript, ending: Ve
         finish_reason=transcript.finish_reason,
         echoed_prompt=_echoes(text, request.prompt.text) if text else None,
         request_bytes=len(request.body),
-        response_bytes=sum(map(len, reply.pieces)),
+        response_bytes=len(reply.body),
         completion=text if keep_text else None,
     )
 

@@ -1,6 +1,7 @@
 """AWS Signature Version 4: the `Authorization` header of a request, and the bearer token of the OpenAI route.
 
-What does not change between two requests is computed once: the signing key per day, the text to sign per second.
+What does not change between two requests is computed once: the body's hash before the clock runs, the signing key per
+day, and all of the text to sign but two hashes per second.
 """
 
 from base64 import b64encode
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from hmac import digest
+from hmac import new as keyed
 from posixpath import normpath
 from urllib.parse import quote
 
@@ -57,17 +59,18 @@ class Signer:
         self._day = ""
         self._key = b""
         self._second = -1
-        self._canonical = b""
-        self._to_sign = b""
+        self._canonical = sha256()
+        self._to_sign = keyed(b"", digestmod="sha256")
         self._lines = b""
 
-    def lines(self, body: bytes, epoch_s: int) -> bytes:
-        """The header lines that sign `body` at a Unix time: date, security token if any, authorization."""
+    def lines(self, body_sha256: str, epoch_s: int) -> bytes:
+        """The header lines that sign a body, by its hash, at a Unix time: date, token if any, authorization."""
         if epoch_s != self._second:
             self._turn(epoch_s)
-        canonical = self._canonical + sha256(body).hexdigest().encode()
-        to_sign = self._to_sign + sha256(canonical).hexdigest().encode()
-        return self._lines + digest(self._key, to_sign, "sha256").hex().encode() + b"\r\n"
+        canonical, to_sign = self._canonical.copy(), self._to_sign.copy()
+        canonical.update(body_sha256.encode())
+        to_sign.update(canonical.hexdigest().encode())
+        return self._lines + to_sign.hexdigest().encode() + b"\r\n"
 
     def _turn(self, epoch_s: int) -> None:
         """Prepares everything that depends on the time and not on the body."""
@@ -78,8 +81,8 @@ class Signer:
         scope = f"{day}/{self._region}/{self._service}/aws4_request"
         dated = sorted([*self._headers.items(), ("x-amz-date", stamp)])
         signed = "".join(f"{name}:{value}\n" for name, value in dated)
-        self._canonical = f"{self._request}{signed}\n{self._names}\n".encode()
-        self._to_sign = f"{ALGORITHM}\n{stamp}\n{scope}\n".encode()
+        self._canonical = sha256(f"{self._request}{signed}\n{self._names}\n".encode())
+        self._to_sign = keyed(self._key, f"{ALGORITHM}\n{stamp}\n{scope}\n".encode(), "sha256")
         token = self._credentials.token
         self._lines = (
             f"X-Amz-Date: {stamp}\r\n"

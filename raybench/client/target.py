@@ -52,11 +52,13 @@ class Target:
         dialect_named(self.dialect)
         try:
             parts = urlsplit(self.url)
-            fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+            fits = (
+                parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and "@" not in parts.netloc
+            )
         except ValueError:
             fits = False
-        if not fits:
-            raise InputError(f"no http or https URL: {self.url!r}", key="url")
+        if not fits:  # never shown: it may hold a password
+            raise InputError("is not an endpoint's URL", key="url", allowed="http(s)://HOST[:PORT], no credentials")
 
     @property
     def streams(self) -> bool:

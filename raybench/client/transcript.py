@@ -1,7 +1,6 @@
 """What a reply says, gathered as it is read: lines into records, records into text, counts and instants."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
 from math import ceil
 from typing import Any
 
@@ -113,14 +112,14 @@ class Transcript:
 
 
 class Arrivals:
-    """Pieces of a byte stream joined, and when each of its bytes arrived."""
+    """A byte stream, and when its bytes arrived: the first `edges[i]` of them were there at `stamps[i]`."""
 
     __slots__ = ("_at", "_edges", "_stamps", "data")
 
-    def __init__(self, stamps: Sequence[int], pieces: Sequence[bytes]) -> None:
-        self.data = b"".join(pieces)
+    def __init__(self, data: bytes, stamps: Sequence[int], edges: Sequence[int]) -> None:
+        self.data = data
         self._stamps = stamps
-        self._edges = list(accumulate(map(len, pieces)))
+        self._edges = edges
         self._at = 0
 
     def stamps(self, ends: Sequence[int]) -> list[int]:

@@ -66,7 +66,7 @@ def refused(reply: Reply) -> Verdict:
     """A reply whose status is no success."""
     status = reply.status
     assert status is not None
-    text = reply.body()
+    text = reply.body
     said = _object(text)
     inner = said["error"] if isinstance(said.get("error"), dict) else {}  # the OpenAI route
     header = (reply.header(b"x-amzn-errortype") or "").partition(":")[0]
@@ -94,7 +94,7 @@ def _outcome(status: int, code: str, original: int | None, message: str) -> Outc
 
 def unexpected(reply: Reply, kind: str) -> Verdict:
     """A success whose body is no stream where one was asked for."""
-    text = reply.body()
+    text = reply.body
     error = _object(text).get("error")
     if error:
         return verdict(Outcome.MODEL_ERROR, "Error", error)
