@@ -17,16 +17,14 @@ import pyarrow as pa
 
 from raybench import manifest as manifests
 from raybench import searching, targets
-from raybench import selftest as selftests
 from raybench.analysis import reduce
-from raybench.client.target import Target
 from raybench.cluster import environment
-from raybench.cluster.actor import Post, preflight
 from raybench.cluster.monitor import Screen
 from raybench.cluster.search import Seen
 from raybench.config import Config
-from raybench.errors import InfrastructureError, InterruptedRunError, RaybenchError
+from raybench.errors import InterruptedRunError, RaybenchError
 from raybench.load.search import Search
+from raybench.muster import Muster
 from raybench.payloads.pool import Pool, load_pool
 from raybench.payloads.tokens import counter
 from raybench.plan import Plan, Trial, plan
@@ -124,76 +122,45 @@ class Conductor:
         """Starts what is needed, plays every trial, and writes the report, whatever happened."""
         self._alone = address == "local"
         environment.prepare(local=self._alone)
-        with ThreadPoolExecutor(1) as helper, ExitStack() as stack:
-            warm = helper.submit(build.warm_up)
-            resumed = len(self.manifest["resumed_utc"])
-            truth = self.rundir.path / "truth.jsonl"
-            simulator = stack.enter_context(targets.simulator(self.config, truth, resumed))
-            self._crews = self._start(simulator, address, stack)
-            warm.result()
-            if selftest:
-                self._selftest()
-            with self._interruptible():
-                self.screen.say("measuring")
-                self.screen.expect(self.plan, self._usd_per_hour(), self.rundir.path)
-                failure = self._play_all(simulator)
-            self.screen.close()
-            self.screen.say("reducing the rows")
-            try:
-                keep = self.rundir.write_part if self._alone else _is_kept
-                findings = reduce.reduce_with_ray(self._played, self.manifest, keep)
-                self.finish("failed" if failure else "interrupted" if self._stopping.is_set() else "done")
-                verdict = publish(self.rundir, self.manifest, findings)
-            except RaybenchError as later:
-                raise failure or later from None
+        failure: RaybenchError | None = None
+        try:
+            with ThreadPoolExecutor(1) as beside:
+                with ExitStack() as stack:
+                    simulator = self._start(address, stack, selftest=selftest)
+                    with self._interruptible():
+                        self.screen.say("measuring")
+                        self.screen.expect(self.plan, self._usd_per_hour(), self.rundir.path)
+                        failure = self._play_all(simulator)
+                    self.screen.close()
+                    self.screen.say("reducing the rows")
+                    keep = self.rundir.write_part if self._alone else _is_kept
+                    findings = reduce.reduced(self._played, self.manifest, keep)
+                    self.finish("failed" if failure else "interrupted" if self._stopping.is_set() else "done")
+                    written = beside.submit(publish, self.rundir, self.manifest, findings)  # while Ray ends
+                verdict = written.result()
+        except RaybenchError as later:
+            raise failure or later from None
         self._conclude(failure, verdict)
 
-    def _start(self, simulator: Simulated | None, address: str, stack: ExitStack) -> "list[Crew]":
-        """Checks the endpoints, starts or joins Ray, and has every actor standing and armed."""
-        aims = {one.name: targets.target(self.config, one, simulator) for one in self.config.experiments}
-        self.screen.say("checking the endpoints")
-        for experiment in self.config.experiments:
-            prompt = self.pools[self.config.payloads[0].name].prompts[0]
-            preflight(aims[experiment.name], experiment.parameters, prompt)
-        self.screen.say("starting Ray" if address == "local" else f"joining Ray at {address}")
-        from raybench.cluster import fleet
+    def _start(self, address: str, stack: ExitStack, *, selftest: bool) -> Simulated | None:
+        """Has the load actors ready; Ray starts while endpoints are checked and the report's tools load."""
+        muster = Muster(self.config, self.plan, self.pools, self.rundir.path, self.manifest, self.screen)
+        resumed, truth = len(self.manifest["resumed_utc"]), self.rundir.path / "truth.jsonl"
 
-        stack.enter_context(fleet.cluster(address))
-        crews = [
-            fleet.Crew(self._posts(one, aims[one.name]), turn * self.config.fleet.actors, here=simulator is not None)
-            for turn, one in enumerate(self.config.experiments)
-        ]
-        for crew, experiment in zip(crews, self.config.experiments, strict=True):
-            crew.gather()
-            crew.arm({name: pool.prompts for name, pool in self.pools.items()})
-            self._experiments[experiment.name]["actors"] = crew.about
-        return crews
+        def checked() -> Simulated | None:
+            simulator = stack.enter_context(targets.simulator(self.config, truth, resumed))
+            muster.check(simulator)
+            return simulator
 
-    def _posts(self, experiment: Experiment, target: Target) -> list[Post]:
-        actors = self.config.fleet.actors
-        return [
-            Post(
-                experiment=experiment.name,
-                index=index,
-                actors=actors,
-                target=target,
-                parameters=experiment.parameters,
-                run_dir=self.rundir.path,
-                keep_text=self.config.keep_text,
-            )
-            for index in range(actors)
-        ]
-
-    def _selftest(self) -> None:
-        """Lets the load actors measure their own error first; where they cannot, the run goes on without."""
-        self.screen.say("selftest: what the load actors' own stamps are worth")
-        try:
-            found = selftests.before(self._crews, self.plan)
-        except InfrastructureError as error:
-            self.screen.say(f"no selftest: {error}")
-        else:
-            selftests.note(found, self.manifest)
-            self.screen.say(selftests.line(found))
+        with ThreadPoolExecutor(1) as beside:
+            checking, warm = beside.submit(checked), beside.submit(build.warm_up)
+            muster.join(address, stack)
+            simulator = checking.result()
+            self._crews = muster.raised()
+            warm.result()
+        if selftest:
+            self._crews = muster.enough(self._crews)
+        return simulator
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:

@@ -40,6 +40,8 @@ MATRIX = (
             "cluster/live.py::test_a_run_that_loses_a_worker",
             "cluster/live.py::test_a_vanished",
             "cluster/live.py::test_what_the_run_says",
+            "test_placement.py::test_a_worker_that_dies",
+            "test_placement.py::test_the_disks_of_lost",
         ),
     ),
     Fault("driver SIGKILL", "0 completed rows lost; resume", (f"{RUN}driver",)),

@@ -95,6 +95,22 @@ def test_a_meter_tells_what_the_rows_say() -> None:
     assert number(told["raybench_lateness_seconds_bucket"], "0.002") == 3
 
 
+def test_a_meter_that_is_prepared_makes_its_instruments_then_and_no_more() -> None:
+    made: list[Instruments] = []
+
+    def instruments() -> Instruments:
+        made.append({each.name: Told() for each in INSTRUMENTS})
+        return made[-1]
+
+    prepared = Meter("a-0", instruments)
+    assert not made, "it is made in the driver"
+    prepared.prepare()
+    assert len(made) == 1
+    prepared.begin("e", "p", "closed-1")
+    prepared.seen(requests_table([row(0)]), 1, 1.0)
+    assert len(made) == 1
+
+
 def test_a_thousand_requests_are_told_in_as_many_calls_as_one() -> None:
     calls = []
     for requests in (1, 1000):

@@ -109,9 +109,9 @@ def test_actor_killed_between_trials_is_replaced_before_the_next(running: Simula
 def test_consumer_that_sleeps_slows_no_load_and_makes_no_actor_look_dead(
     running: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from raybench.cluster import fleet
+    from raybench.cluster import collecting
 
-    monkeypatch.setattr(fleet, "SILENCE_S", 1.0)
+    monkeypatch.setattr(collecting, "SILENCE_S", 1.0)
     before = len(running.truth())
     crew = crew_of(running, 2, tmp_path)
     taken_ns: list[int] = []

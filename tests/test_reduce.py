@@ -1,6 +1,7 @@
 """From rows to findings: the same by hand, in Ray Data, in any order, and written twice."""
 
 import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,17 @@ def test_a_trial_says_which_criteria_it_misses_and_which_it_cannot_tell() -> Non
     assert (one["criteria_met"], one["missed"], one["unsure"]) == (False, ["latency_mean"], ["error_rate"])
 
 
+def test_few_rows_are_reduced_and_kept_without_ray() -> None:
+    about, rows = run()
+    kept = []
+    findings = reduce.reduced(
+        [rows["t1"], rows["t0"]], about, lambda one, table: kept.append((one["trial_id"], len(table)))
+    )
+    assert kept == [("t0", 80), ("t1", 80)]
+    assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+    assert all(getattr(findings, name).equals(getattr(found(about, rows), name)) for name in TABLES)
+
+
 @pytest.mark.ray
 def test_ray_data_finds_the_very_same_and_keeps_each_trials_rows(tmp_path: Path) -> None:
     import ray
@@ -136,8 +148,6 @@ def test_ray_data_finds_the_very_same_and_keeps_each_trials_rows(tmp_path: Path)
 
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
         findings = reduce.reduce_with_ray([rows[name] for name in ("t1", "t0")], about, keep)
         assert reduce.reduce_with_ray([], manifest(), keep).trials.num_rows == 0
     finally:

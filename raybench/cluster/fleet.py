@@ -16,25 +16,20 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-import ray.data
-from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raybench.cluster import losses
-from raybench.cluster.actor import ABOUT, Post, Share
+from raybench.cluster.actor import Share
 from raybench.cluster.calibration import CalibratedActor
+from raybench.cluster.collecting import LostActorError, answers, collect, node_here, recovered
 from raybench.cluster.metrics import Meter
+from raybench.cluster.part import Post
 from raybench.errors import ClusterError, RaybenchError
 from raybench.plan import Trial
-from raybench.rows import REQUESTS, Prompt, requests_table
-from raybench.rundir import RunDir
+from raybench.rows import Prompt
 
 START_TIMEOUT_S = 60.0
-SILENCE_S, LISTEN_S = 10.0, 1.0
-"""How long an actor may say nothing while we listen, and how long we listen at a time."""
-
-RECOVERY_TIMEOUT_S = 10.0
-"""How long the node of a lost actor may take to say what its disk holds."""
 LEAD_S = 0.15
 NAMESPACE = "raybench"
 HEAD = "node:__internal_head__"
@@ -52,10 +47,6 @@ class Played:
     actors: tuple[dict[str, str], ...]
     lost: tuple[str, ...]
     loss: dict[str, int] | None = None
-
-
-class LostActorError(ClusterError):
-    """A load actor is gone: its process, or the node it was on."""
 
 
 @contextmanager
@@ -77,9 +68,6 @@ def cluster(address: str, cpus: int | None = None) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError, RayError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ClusterError(f"no Ray cluster at {address!r}: {reason}") from None
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield
     finally:
@@ -92,10 +80,17 @@ def load_nodes(*, here: bool, without: Collection[str] = ()) -> list[str]:
     `here` is this node alone: a simulated endpoint listens on its loopback.
     """
     if here:
-        return [_node_id(None)]
+        return [node_here()]
     nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
     workers = {name for name, node in nodes.items() if HEAD not in node["Resources"]}
     return sorted(workers.difference(without) or workers or nodes)
+
+
+def load_cores(*, here: bool) -> int:
+    """The cores of the nodes that `load_nodes` names."""
+    nodes = load_nodes(here=here)
+    alive = [node for node in ray.nodes() if node["NodeID"] in nodes]  # type: ignore[no-untyped-call]
+    return int(sum(node["Resources"].get("CPU", 0) for node in alive))
 
 
 class Crew:
@@ -106,10 +101,10 @@ class Crew:
         self._turn, self._here, self._left = turn, here, set[str]()
         self.posts = list(posts)
         self.about: list[dict[str, Any]] = [{} for _ in posts]
+        self.nodes = [""] * len(posts)
         self._name = secrets.token_hex(3)
         self._actors = [self._enlist(post) for post in posts]
         self._offsets_ns = [0] * len(posts)
-        self._nodes = [""] * len(posts)
         self._pools: dict[str, Any] = {}
         self._gone: set[int] = set()
         self._stopped = self._killed = False
@@ -129,17 +124,19 @@ class Crew:
 
     def _meet(self, places: Iterable[int]) -> None:
         met = {place: self._actors[place] for place in places}
-        found = _get([actor.ready.remote() for actor in met.values()], START_TIMEOUT_S)
+        found = answers([actor.ready.remote() for actor in met.values()], START_TIMEOUT_S)
 
         def node_id(actor: object) -> str:  # travels by value: by name, it would have the actor import all of this
             import ray
 
             return str(ray.get_runtime_context().get_node_id())
 
-        nodes = _get([actor.__ray_call__.remote(node_id) for actor in met.values()], START_TIMEOUT_S)
+        streams = {actor.warm.options(num_returns="streaming").remote(): place for place, actor in met.items()}
+        self._gone |= collect(streams, lambda batch: None, START_TIMEOUT_S).gone
+        nodes = answers([actor.__ray_call__.remote(node_id) for actor in met.values()], START_TIMEOUT_S)
         for (place, actor), about, node in zip(met.items(), found, nodes, strict=True):
             offset_ns, rtt_ns = _clock_offset(actor)
-            self._offsets_ns[place], self._nodes[place] = offset_ns, node
+            self._offsets_ns[place], self.nodes[place] = offset_ns, node
             self.about[place] = about | {"clock_offset_ms": offset_ns / 1e6, "clock_bound_ms": rtt_ns / 2e6}
 
     def arm(self, pools: Mapping[str, Sequence[Prompt]]) -> None:
@@ -149,14 +146,14 @@ class Crew:
 
     def _arm(self, actors: Sequence[Any]) -> None:
         for payload, ref in self._pools.items():
-            _get([actor.arm.remote(payload, ref) for actor in actors], None)
+            answers([actor.arm.remote(payload, ref) for actor in actors], None)
 
     def _mend(self) -> None:
         """Puts a new actor in the place of each that is gone; one that is only silent is ended first."""
         if self._killed:
             raise LostActorError("the load actors were ended")
         gone, self._gone = sorted(self._gone), set()
-        self._left |= {self._nodes[place] for place in gone}
+        self._left |= {self.nodes[place] for place in gone}
         for place in gone:
             ray.kill(self._actors[place])
             self.posts[place] = replace(self.posts[place], epoch=self.posts[place].epoch + 1)
@@ -172,7 +169,7 @@ class Crew:
             connecting = [actor.connect.remote(trial) for actor in self._actors]
             for place, ref in enumerate(connecting):
                 try:
-                    _get([ref], START_TIMEOUT_S)
+                    answers([ref], START_TIMEOUT_S)
                 except LostActorError:
                     self._gone.add(place)
             if not self._gone:
@@ -191,71 +188,26 @@ class Crew:
         for index, actor in enumerate(self._actors):
             part = Share(trial, seed, t0_wall_ns + self._offsets_ns[index])
             streams[actor.play.options(num_returns="streaming").remote(part)] = index
-        rows, told, gone = self._collect(streams, seen)
+        rows, told, gone = collect(streams, seen)
         if not gone:
             return Played(rows, told, ())
         self._gone |= gone
-        found = self._recovered(trial, gone)
+        places = sorted(gone)
+        found = recovered(trial.trial_id, {place: (self.posts[place], self.nodes[place]) for place in places})
         lost = [
-            losses.Lost(self.posts[place], str(self.about[place].get("host", "")), place in found)
-            for place in sorted(gone)
+            losses.Lost(self.posts[place], str(self.about[place].get("host", "")), place in found) for place in places
         ]
         loss = losses.complete(trial, lost, [rows, *found.values()], stopped=self._stopped)
         return Played(loss.rows, told, tuple(one.post.name for one in lost), loss.as_dict())
 
-    def _collect(
-        self, streams: dict[Any, int], seen: Callable[[pa.Table], None]
-    ) -> tuple[pa.Table, tuple[dict[str, str], ...], set[int]]:
-        """The rows that come, what the actors say of themselves, and the places of those that went away.
-
-        Silence is counted in time spent listening: a `seen` that is slow makes no actor look dead.
-        """
-        batches, actors, gone = [REQUESTS.empty_table()], list[dict[str, str]](), set[int]()
-        listened_s, heard_s = 0.0, dict.fromkeys(streams, 0.0)
-        while streams:
-            began_s = time.monotonic()
-            ready = _ready(streams)
-            listened_s += min(time.monotonic() - began_s, LISTEN_S)
-            for stream in ready:
-                heard_s[stream] = listened_s
-                try:
-                    batch = ray.get(next(stream))
-                except StopIteration:
-                    del streams[stream]
-                except RayTaskError as error:
-                    raise _ours(error) from None
-                except (RayActorError, ObjectLostError):
-                    gone.add(streams.pop(stream))
-                else:
-                    actors.extend(_about(batch))
-                    batches.append(batch.replace_schema_metadata(REQUESTS.metadata))
-                    seen(batch)
-            for stream in [s for s in streams if listened_s - heard_s[s] > SILENCE_S]:
-                gone.add(streams.pop(stream))
-        return pa.concat_tables(batches).combine_chunks(), tuple(actors), gone
-
-    def _recovered(self, trial: Trial, gone: Iterable[int]) -> dict[int, pa.Table]:
-        """What lost actors left on the disks of their nodes, by place, as far as those still answer."""
-        spooled: Any = ray.remote(_spooled)
-        here, found = _node_id(None), dict[int, pa.Table]()
-        for place in gone:
-            post = self.posts[place]
-            if self._nodes[place] == here:
-                found[place] = _spooled(post, trial.trial_id)
-                continue
-            there = NodeAffinitySchedulingStrategy(self._nodes[place], soft=False)
-            ref = spooled.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(post, trial.trial_id)
-            try:
-                found[place] = ray.get(ref, timeout=RECOVERY_TIMEOUT_S)
-            except (RayError, GetTimeoutError):
-                continue
-        return found
+    def ask(self, method: str, *args: Any) -> list[Any]:
+        """Calls a method of every actor; the references to their answers."""
+        return [getattr(actor, method).remote(*args) for actor in self._actors]
 
     def stop(self) -> None:
         """Asks every actor to plan nothing more; `play` returns when they have drained."""
         self._stopped = True
-        for actor in self._actors:
-            actor.stop.remote()
+        self.ask("stop")
 
     def kill(self) -> None:
         """Ends every actor at once; what they wrote stays, and `play` returns with it."""
@@ -266,7 +218,7 @@ class Crew:
     def close(self) -> None:
         """Closes the connections; an actor that is gone already has none."""
         try:
-            _get([actor.close.remote() for actor in self._actors], 5.0)
+            answers(self.ask("close"), 5.0)
         except RaybenchError:
             return
 
@@ -278,17 +230,7 @@ def actor_name(post: Post, crew: str) -> str:
 
 def together(crews: Iterable[Crew], method: str, *args: Any) -> list[Any]:
     """Calls a method of every actor of every crew at once; their answers in order."""
-    return _get([getattr(actor, method).remote(*args) for crew in crews for actor in crew._actors], START_TIMEOUT_S)
-
-
-def _node_id(actor: Any) -> str:
-    """The node that this runs on; `actor` is what Ray gives to who runs inside one."""
-    return str(ray.get_runtime_context().get_node_id())
-
-
-def _spooled(post: Post, trial_id: str) -> pa.Table:
-    """Runs on an actor's node: the rows that its spool of a trial holds there."""
-    return requests_table(list(RunDir(post.run_dir).spooled(trial_id, post.name)))
+    return answers([ref for crew in crews for ref in crew.ask(method, *args)], START_TIMEOUT_S)
 
 
 def _clock_offset(actor: Any) -> tuple[int, int]:
@@ -296,36 +238,8 @@ def _clock_offset(actor: Any) -> tuple[int, int]:
     best = (0, 2**63)
     for _ in range(5):
         before_ns, start_ns = time.time_ns(), time.monotonic_ns()
-        theirs_ns = _get([actor.wall_ns.remote()], START_TIMEOUT_S)[0]
+        theirs_ns = answers([actor.wall_ns.remote()], START_TIMEOUT_S)[0]
         rtt_ns = time.monotonic_ns() - start_ns
         if rtt_ns < best[1]:
             best = (theirs_ns - before_ns - rtt_ns // 2, rtt_ns)
     return best
-
-
-def _ready(streams: Mapping[Any, int]) -> list[Any]:
-    ready, _ = ray.wait(list(streams), timeout=LISTEN_S)
-    return ready
-
-
-def _about(batch: pa.Table) -> list[dict[str, str]]:
-    """What an actor says of itself in the metadata of its last batch."""
-    told = {key.decode(): value.decode() for key, value in (batch.schema.metadata or {}).items()}
-    return [{key: told[key] for key in ABOUT}] if told.keys() >= set(ABOUT) else []
-
-
-def _get(refs: Sequence[Any], timeout_s: float | None) -> list[Any]:
-    try:
-        values: list[Any] = ray.get(list(refs), timeout=timeout_s)
-    except RayTaskError as error:
-        raise _ours(error) from None
-    except GetTimeoutError:
-        raise ClusterError(f"the load actors did not answer within {timeout_s:.0f} s") from None
-    except RayActorError as error:
-        raise LostActorError(f"a load actor died: {str(error).strip().splitlines()[0]}") from None
-    return values
-
-
-def _ours(error: RayTaskError) -> Exception:
-    """What a task raised, if it is an error of ours; anything else is a bug and keeps its traceback."""
-    return error.cause if isinstance(error.cause, RaybenchError) else error

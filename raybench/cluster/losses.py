@@ -90,6 +90,8 @@ def unanswered(part: Part, host: str, seen: pa.Table, until_ns: int | None = Non
     absent = ~np.isin(seq, seen["seq"].to_numpy())
     if until_ns is not None:
         absent &= planned_ns <= until_ns
+    if not absent.any():
+        return REQUESTS.empty_table()
     phases = np.where(measured, Phase.MEASURE.value, Phase.WARMUP.value)
     number, trial = int(np.count_nonzero(absent)), part.trial
     same = {

@@ -92,11 +92,14 @@ class Meter:
         self._totals: dict[str, Totals] = {}
         self._told_s = 0.0
 
+    def prepare(self) -> None:
+        """Makes the instruments, so that none is made while the clock runs."""
+        assert self._told
+
     def begin(self, experiment: str, payload: str, load: str) -> None:
         """The rows that come now are of this trial."""
         self._whose = {"experiment": experiment, "payload": payload, "load": load, "actor": self.actor}
         self._totals = {name: Totals(bounds) for name, (_, bounds) in HISTOGRAMS.items()}
-        assert self._told, "made before the load, not while it runs"
 
     def seen(self, batch: pa.Table, in_flight: int, now_s: float, *, last: bool = False) -> None:
         """Takes a batch; tells Ray if the last time was a second ago, or if this was the trial's `last`."""

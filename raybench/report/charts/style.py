@@ -1,9 +1,11 @@
 """What all charts share: the style, the axes, and the small pieces that several of them draw."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import altair as alt
+from altair.utils import schemapi
 
 from raybench.report.palette import FONT, variable
 from raybench.report.vega import Spec, bounded
@@ -70,9 +72,14 @@ def simple() -> alt.Chart:
     return chart
 
 
+def unchecked() -> AbstractContextManager[None]:
+    """Draws what the tests have checked: Altair holds nothing against its schema, which takes it a second."""
+    return schemapi.debug_mode(False)
+
+
 def spec(name: str, chart: Chart | alt.Chart) -> Spec:
     """The chart as Vega-Lite in our style, within the bounds of `vega.bounded`."""
-    plain: Spec = chart.to_dict(validate=True)
+    plain: Spec = chart.to_dict(validate=schemapi.DEBUG_MODE)
     plain["config"] = CONFIG
     plain.pop("$schema", None)
     return bounded(name, plain)

@@ -1,0 +1,155 @@
+"""Where load actors stand: several Ray nodes on this machine, a head alone at first, then with two workers."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from made import row
+from simulated import simulator
+
+from raybench.client.sigv4 import Credentials
+from raybench.client.target import Target
+from raybench.cluster import environment
+from raybench.cluster.part import Post
+from raybench.load.arrivals import Constant
+from raybench.plan import Trial
+from raybench.rows import Prompt, requests_table
+
+pytestmark = pytest.mark.ray
+
+NOBODY = Target("http://127.0.0.1:9", "nobody", "us-west-2")
+FAST: dict[str, Any] = {"profile": "fixed", "overrides": {"ttft_s": 0.01, "itl_s": 0.002, "tokens": 4}}
+
+
+def posts(experiment: str, actors: int, folder: Path, to: Target = NOBODY) -> list[Post]:
+    return [Post(experiment, index, actors, to, {}, folder) for index in range(actors)]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A cluster, the ids of its nodes, and crews: one from when the head was alone, two from when it was not."""
+
+    cluster: Any
+    head: str
+    workers: dict[str, Any]
+    alone: Any
+    two: tuple[Any, Any]
+
+
+@pytest.fixture(scope="module")
+def placed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Placed]:
+    environment.prepare(local=True)
+    import ray
+    from ray.cluster_utils import Cluster
+
+    from raybench.cluster.fleet import Crew, cluster
+
+    store = {"object_store_memory": 80 * 2**20}
+    soon = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500, "health_check_failure_threshold": 2}
+    head_is = {"num_cpus": 1, "include_dashboard": False, "_system_config": soon, **store}
+    nodes: Any = Cluster(initialize_head=True, head_node_args=head_is)
+    folder = tmp_path_factory.mktemp("placed")
+    try:
+        with cluster(nodes.address):
+            head = ray.get_runtime_context().get_node_id()
+            alone = Crew(posts("a", 2, folder))
+            workers = {node.node_id: node for node in (nodes.add_node(num_cpus=1, **store) for _ in range(2))}
+            nodes.wait_for_nodes()
+            two = Crew(posts("b", 3, folder)), Crew(posts("c", 3, folder), turn=3)
+            for crew in (alone, *two):
+                crew.gather()
+            yield Placed(nodes, head, workers, alone, two)
+    finally:
+        nodes.shutdown()
+
+
+def test_a_node_that_is_alone_takes_every_actor(placed: Placed) -> None:
+    assert placed.alone.nodes == [placed.head] * 2
+
+
+def test_actors_stand_on_the_workers_in_turn_and_none_on_the_head(placed: Placed) -> None:
+    for crew in placed.two:
+        assert set(crew.nodes) == set(placed.workers)
+    everywhere = [node for crew in placed.two for node in crew.nodes]
+    assert sorted(everywhere.count(node) for node in placed.workers) == [3, 3], (
+        "the second goes on where the first ends"
+    )
+
+
+def test_a_simulated_endpoint_is_loaded_from_its_own_node(placed: Placed, tmp_path: Path) -> None:
+    from raybench.cluster.fleet import Crew
+
+    crew = Crew(posts("s", 2, tmp_path), here=True)
+    crew.gather()
+    crew.kill()
+    assert crew.nodes == [placed.head] * 2
+
+
+def test_endpoints_share_no_actor(placed: Placed) -> None:
+    pids = [about["pid"] for crew in (placed.alone, *placed.two) for about in crew.about]
+    assert len(set(pids)) == len(pids) == 8
+
+
+def test_the_disks_of_lost_actors_are_read_all_at_once_and_one_that_is_silent_costs_only_its_own_rows(
+    placed: Placed, tmp_path: Path
+) -> None:
+    from raybench.cluster.collecting import recovered
+
+    found = [requests_table([row(seq)]) for seq in range(3)]
+    never = tmp_path / "never"
+
+    def read(post: Post, trial_id: str) -> pa.Table:
+        """The first two meet: neither ends before the other has begun; the last outlasts the deadline."""
+        (tmp_path / post.name).touch()
+        awaited = {0: tmp_path / "d-1", 1: tmp_path / "d-0", 2: never}[post.index]
+        until_s = time.monotonic() + 60
+        while not (awaited.exists() or time.monotonic() > until_s):
+            time.sleep(0.01)
+        return found[post.index]
+
+    first, second = placed.workers
+    everyone = dict(enumerate(zip(posts("d", 3, tmp_path), (first, second, first), strict=True)))
+    try:
+        assert recovered("t", {place: everyone[place] for place in (0, 1)}, read, 50.0) == dict(enumerate(found[:2]))
+        assert recovered("t", everyone, read, 3.0) == dict(enumerate(found[:2]))
+    finally:
+        never.touch()
+
+
+def test_a_worker_that_dies_is_replaced_by_the_one_that_is_left_and_never_by_the_head(
+    placed: Placed, tmp_path: Path
+) -> None:
+    from raybench.cluster.fleet import Crew
+
+    with simulator({"e": FAST}) as running:
+        keys = Credentials(running.credentials.access_key, running.credentials.secret_key)
+        to = Target(running.url, "e", running.credentials.region, "stream", credentials=keys)
+        crew = Crew(posts("e", 2, tmp_path, to))
+        crew.gather()
+        crew.arm({"p": [Prompt(f"prompt {n}", 2, "estimate") for n in range(100)]})
+        doomed, left = crew.nodes
+        rows = 0
+
+        def seen(batch: pa.Table) -> None:
+            nonlocal rows
+            if rows < 30 <= rows + len(batch):
+                placed.cluster.remove_node(placed.workers[doomed], allow_graceful=False)
+            rows += len(batch)
+
+        first = crew.play(trial("first", 3.0), 7, seen)
+        second = crew.play(trial("second", 0.5), 7, lambda batch: None)
+        crew.close()
+    assert first.lost == ("e-0",)
+    assert {row["actor"] for row in first.rows.to_pylist() if row["outcome"] == "ok"} == {"e-0", "e-1"}
+    assert first.loss is not None
+    assert first.loss["known"] > 0
+    assert second.lost == ()
+    assert crew.nodes == [left, left]
+
+
+def trial(name: str, duration_s: float) -> Trial:
+    return Trial(name, 0, "e", "p", Constant(60.0), 0, 0, 0.2, duration_s, None, 7, None)
