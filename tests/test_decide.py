@@ -55,8 +55,8 @@ def test_none_qualifies_is_an_answer_with_the_nearest_miss_and_what_it_misses_by
     found = decided(*(made("g5", *each) for each in g5), *(made("p4d", *each) for each in p4d))
     assert (found.winner, found.nearest) == (None, "p4d/p/closed-2/0")
     assert said(found) == [
-        "No configuration meets every criterion. The nearest is p4d at concurrency 2: latency passes, cost is 4.2× "
-        "the limit, error rate passes."
+        "No configuration meets every criterion. The nearest is p4d at concurrency 2: mean latency passes, "
+        "cost per 10,000 requests is 4.2× the limit, error rate passes."
     ]
 
 
@@ -137,7 +137,7 @@ def test_a_criterion_passes_fails_by_a_multiple_or_is_unsure_or_missing() -> Non
 def test_a_percentile_among_requests_that_never_finished_fails_without_a_number() -> None:
     row = made("a", 1, 4.0, 10.0, beyond=["latency_p95"])
     assert states(row, latency_p95=5.0) == [(Standing.FAIL, math.inf)]
-    assert "latency p95 never ends" in said(decided(row, criteria={"latency_p95": 5.0}))[0]
+    assert "p95 latency never ends" in said(decided(row, criteria={"latency_p95": 5.0}))[0]
 
 
 def test_no_throughput_has_no_price_and_fails_a_limit_on_it() -> None:
@@ -161,7 +161,7 @@ def test_an_unsure_criterion_counts_by_its_best_estimate() -> None:
 def test_a_missing_number_cannot_win_and_is_named() -> None:
     found = decided(made("a", 1, 1.0, 20.0), criteria={"latency_p99": 5.0})
     assert (found.winner, found.nearest) == (None, "a/p/closed-1/0")
-    assert "latency p99 is not known" in said(found)[0]
+    assert "p99 latency is not known" in said(found)[0]
     assert standing.met(()) is None
 
 

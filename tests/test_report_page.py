@@ -66,7 +66,7 @@ def test_a_winner_whose_interval_straddles_a_limit_is_called_too_close(small: st
 def test_without_a_winner_the_nearest_miss_is_named_with_its_multiple() -> None:
     read = words(write(reported.seed_run()))
     assert "No configuration meets every criterion." in read
-    assert "cost is 4.2× the limit" in read
+    assert "cost per 10,000 requests is 4.2× the limit" in read
     assert "nearest miss: cost per 10,000 requests is 4.2× the limit ($209.38 against $50)" in read
 
 

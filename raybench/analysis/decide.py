@@ -8,10 +8,8 @@ from itertools import groupby
 import pyarrow as pa
 
 from raybench.analysis.columns import ALIASES
-from raybench.analysis.spoken import listed, percent, seconds, times, usd
+from raybench.analysis.spoken import criterion_name, listed, percent, seconds, times, usd
 from raybench.analysis.standing import PRICE, Setting, State, settings
-
-NAMES = {"error_rate": "error rate", PRICE: "cost", "latency_mean": "latency"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +186,6 @@ def _standing(state: State) -> str:
     if math.isinf(state.exceedance):
         return f"{name} is {_number(state)} where none is allowed" if state.value else f"{name} never ends"
     return f"{name} is {times(state.exceedance)} the limit"
-
-
-def criterion_name(criterion: str) -> str:
-    """A criterion in words: `latency`, `cost`, `ttft p95`."""
-    column = ALIASES.get(criterion, criterion)
-    return NAMES.get(column, column.replace("_", " "))
 
 
 def _number(state: State) -> str:

@@ -1,8 +1,28 @@
-"""How numbers are said, in the decision's sentences as on the page: rounded here, and only for show."""
+"""How numbers and criteria are said, in the decision's sentences as on the page: rounded here, and only for show."""
 
 import math
 
 NO_NUMBER = "–"
+
+_CRITERIA = {"error_rate": "error rate", "cost_per_10k": "cost per 10,000 requests"}
+_STATISTICS = {"mean": "mean ", "p50": "median ", "p90": "p90 ", "p95": "p95 ", "p99": "p99 "}
+_QUANTITIES = {
+    "latency": "latency",
+    "service_latency": "service latency",
+    "ttft": "time to first token",
+    "itl": "inter-token latency",
+    "tpot": "time per output token",
+}
+
+
+def criterion_name(criterion: str) -> str:
+    """`latency_p95` as people say it: p95 latency."""
+    quantity, _, statistic = criterion.rpartition("_")
+    if criterion in _CRITERIA:
+        return _CRITERIA[criterion]
+    if quantity in _QUANTITIES and statistic in _STATISTICS:
+        return _STATISTICS[statistic] + _QUANTITIES[quantity]
+    return criterion.replace("_", " ")
 
 
 def usd(value: float | None) -> str:

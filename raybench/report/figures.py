@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from raybench.analysis import validity
 from raybench.analysis.plausible import LITTLE
-from raybench.report import capacity, client, columns, grid, sentences, streaming, timeline, vega
+from raybench.analysis.spoken import criterion_name
+from raybench.report import capacity, client, columns, grid, streaming, timeline, vega
 from raybench.report.charts import cost, latency, load, price, style, time
 from raybench.report.charts import grid as grid_chart
 from raybench.report.charts import streaming as stream
@@ -53,7 +54,7 @@ def _price(view: View) -> Drawn:
     if not rows:
         return None
     limits = price.Limits(view.latency_limit, view.limits.get("cost_per_10k"))
-    said = sentences.criterion_name(view.latency_criterion or "latency_mean")
+    said = criterion_name(view.latency_criterion or "latency_mean")
     chart = price.price_latency(rows, columns.colours(view.asked), limits, said)
     return chart, _greyed(view)
 

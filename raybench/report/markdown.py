@@ -6,7 +6,8 @@ from typing import Any
 
 import jinja2
 
-from raybench.report import maximum, sentences, trust
+from raybench.analysis.spoken import criterion_name
+from raybench.report import maximum, trust
 from raybench.report.answer import rule
 from raybench.report.banners import banners
 from raybench.report.cells import Cell
@@ -136,7 +137,7 @@ def _criteria_said(view: View, missed: int) -> str:
         "latency_mean": "`Latency` < `{}s`",
     }
     parts = [
-        texts.get(name, f"`{sentences.criterion_name(name)}` < `{{}}s`").format(plain(view.limits[name]))
+        texts.get(name, f"`{criterion_name(name)}` < `{{}}s`").format(plain(view.limits[name]))
         for name in sorted(view.limits, key=lambda name: order.get(name, 0))
     ]
     if not parts:

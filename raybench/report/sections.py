@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raybench.analysis.capacity import DEMANDS
+from raybench.analysis.spoken import criterion_name
 from raybench.report import answer, capacity, maximum, sentences, streaming, table, text, timeline, trust
 from raybench.report.banners import banners
 from raybench.report.cells import GLYPHS, column, payload_label
@@ -92,7 +93,7 @@ def answered(view: View) -> dict[str, Any]:
         "ranked": answer.ranked(view),
         "searches": maximum.searches(view),
         "maximum_rule": maximum.RULE,
-        "latency_said": sentences.criterion_name(view.latency_criterion or "latency_mean"),
+        "latency_said": criterion_name(view.latency_criterion or "latency_mean"),
     }
 
 

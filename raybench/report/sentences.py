@@ -6,33 +6,15 @@ from typing import Any
 
 from markupsafe import Markup
 
+from raybench.analysis.spoken import criterion_name
 from raybench.report import columns
 from raybench.report.cells import Cell
 from raybench.report.inputs import Phrase, State
 from raybench.report.text import block, count, fixed, listed, percent, plain, seconds, times, usd
 
-CRITERIA = {"error_rate": "error rate", "cost_per_10k": "cost per 10,000 requests"}
 DATASETS = "For each data set and configuration: the setting to choose, or that none of those tried will do."
 LATENCY = "Percentiles are taken over all requests of a trial, and only where the sample can bound them."
 TOKENS = "Longer prompts take longer: how much of the spread comes from the prompts themselves."
-_STATISTICS = {"mean": "mean ", "p50": "median ", "p90": "p90 ", "p95": "p95 ", "p99": "p99 "}
-_QUANTITIES = {
-    "latency": "latency",
-    "service_latency": "service latency",
-    "ttft": "time to first token",
-    "itl": "inter-token latency",
-    "tpot": "time per output token",
-}
-
-
-def criterion_name(criterion: str) -> str:
-    """`latency_p95` as people say it: p95 latency."""
-    quantity, _, statistic = criterion.rpartition("_")
-    if criterion in CRITERIA:
-        return CRITERIA[criterion]
-    if quantity in _QUANTITIES and statistic in _STATISTICS:
-        return _STATISTICS[statistic] + _QUANTITIES[quantity]
-    return criterion.replace("_", " ")
 
 
 def short_name(criterion: str) -> str:
