@@ -24,8 +24,8 @@ from raybench.load.search import Hunt, Search, Verdict
 from raybench.simulator.engine import Agenda, BatchingEngine
 from raybench.simulator.profiles import Batching, profile
 
-MOST_OVERCLAIMS, MOST_MINUTES = 1, 30.0
-"""What is promised of 24 seeds of each case."""
+MOST_OVERCLAIMS, MOST_MINUTES, LEAST_CERTIFIED = 1, 30.0, 0.75
+"""What is promised of 24 seeds of each case; that so many certify at all keeps the promise from being empty."""
 
 LOOK_S = 1.0
 BETWEEN_S = 1.0
@@ -211,16 +211,23 @@ def table(case: Case, seeds: int, processes: ProcessPoolExecutor) -> bool:
         f"paid minutes: mean {np.mean(minutes):.1f}, most {max(minutes):.1f}"
     )
     print("\n".join(lines), end="\n\n", flush=True)
-    return over <= MOST_OVERCLAIMS and float(np.mean(minutes)) <= MOST_MINUTES
+    return kept(claims, minutes)
+
+
+def kept(claims: list[float], minutes: list[float]) -> bool:
+    """Whether the promise is: `claims` are certified rates over the truth, `minutes` those of every seed."""
+    over = sum(claim > OVERCLAIM for claim in claims)
+    enough = len(claims) >= LEAST_CERTIFIED * len(minutes)
+    return enough and over <= MOST_OVERCLAIMS and float(np.mean(minutes)) <= MOST_MINUTES
 
 
 def main(seeds: int = 24, processes: int = 2) -> None:
     """Prints the tables; exits 1 where a promise is broken."""
     print(f"seeds 0 to {seeds - 1} of each case; promised: over-claims at most 1, paid minutes at most 30 on average")
     with ProcessPoolExecutor(processes) as pool:
-        kept = [table(case, seeds, pool) for case in CASES]
-    print("every promise kept" if all(kept) else "A PROMISE IS BROKEN")
-    raise SystemExit(0 if all(kept) else 1)
+        promises = [table(case, seeds, pool) for case in CASES]
+    print("every promise kept" if all(promises) else "A PROMISE IS BROKEN")
+    raise SystemExit(0 if all(promises) else 1)
 
 
 if __name__ == "__main__":

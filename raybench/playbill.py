@@ -4,37 +4,65 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from raybench.load.search import Search
+from raybench.cluster.search import sentence
 from raybench.plan import aligned, dollars, lasting
-from raybench.rehearsal import MOST_REQUESTS, Need, Rehearsal, Rehearsed
+from raybench.rehearsal import MOST_REQUESTS, MOST_SEARCHED, Found, Need, Rehearsal, Rehearsed
 
 
 def text(rehearsal: Rehearsal) -> str:
-    """The rehearsal as plain text: a line per trial, what is too short, a line per experiment."""
+    """The rehearsal as plain text: what the trials and the searches came to, and a line per experiment."""
+    counted = ((rehearsal.trials, "trial", "s"), (rehearsal.searches, "search", "es"))
+    played = " and ".join(f"{len(some)} {name}{ending * (len(some) > 1)}" for some, name, ending in counted if some)
+    least = "at least " if any(_left_off(found) for found in rehearsal.searches) else ""
+    total = f"{least}{lasting(rehearsal.seconds())} of load with endpoints in parallel, {dollars(rehearsal.usd())}"
+    costs = ("experiment", "instances", "trials", "about", "cost")
+    lines = [f"{rehearsal.plan.name}: {played} in virtual time; the run: {total}", ""]
+    if rehearsal.trials:
+        lines += [*_trials(rehearsal), ""]
+    if rehearsal.searches:
+        lines += [*_searches(rehearsal), ""]
+    return "\n".join((*lines, *aligned([costs, *_cost_cells(rehearsal)])))
+
+
+def _trials(rehearsal: Rehearsal) -> Iterator[str]:
+    """A line per trial, and what is too short."""
     metrics = [need.metric for need in rehearsal.trials[0].needs]
     heads = ("experiment", "payload", "load", "about", "requests", "failed", "mean", "p95", "per minute", "verdict")
     certified = tuple(f"certifies {metric}" for metric in metrics)
-    upper = aligned([(*heads, *certified), *map(_trial_cells, rehearsal.trials)])
-    costs = ("experiment", "instances", "trials", "about", "cost")
-    lower = aligned([costs, *_cost_cells(rehearsal)])
-    total = f"{lasting(rehearsal.seconds())} of load with endpoints in parallel, {dollars(rehearsal.usd())}"
-    count = f"{len(rehearsal.trials)} trial{'s' if len(rehearsal.trials) > 1 else ''} in virtual time"
-    short = [_short(rehearsal, metric) for metric in metrics]
-    head = f"{rehearsal.plan.name}: {count}; the run: {total}"
-    return "\n".join((head, *_searches(rehearsal), "", *upper, "", *short, "", *lower))
+    yield from aligned([(*heads, *certified), *map(_trial_cells, rehearsal.trials)])
+    yield ""
+    yield from (_short(rehearsal, metric) for metric in metrics)
 
 
 def _searches(rehearsal: Rehearsal) -> Iterator[str]:
-    """That searches were left out, if there are any, and what they may add."""
-    searches = [trial for trial in rehearsal.plan.trials if isinstance(trial.load, Search)]
-    if searches:
-        most = lasting(sum(trial.expected_s or 0.0 for trial in searches))
-        many = f"{len(searches)} search{'es' if len(searches) > 1 else ''}"
-        yield f"{many} not rehearsed and not counted: at most {most} together"
+    """A line per search, and a sentence: what it would find, or how it would end without."""
+    heads = ("experiment", "payload", "search", "probes", "about", "cost", "certifies", "fails at")
+    yield from aligned([heads, *map(_search_cells, rehearsal.searches)])
+    yield ""
+    for found in rehearsal.searches:
+        if _left_off(found):
+            trial = found.trial
+            left = f"left off at {MOST_SEARCHED:,} requests with no rate certified"
+            most = lasting(trial.expected_s)
+            yield f"{trial.experiment}, {trial.payload}: {left}; more than {lasting(found.seconds)}, at most {most}."
+        else:
+            yield sentence(found.searched)
+
+
+def _left_off(found: Found) -> bool:
+    return found.searched.verdict is None
+
+
+def _search_cells(found: Found) -> tuple[str, ...]:
+    verdict, trial = found.searched.verdict, found.trial
+    rates = (verdict.rate, verdict.failing) if verdict else (None, None)
+    certified, failing = ("-" if rate is None else f"{_number(rate)}/s" for rate in rates)
+    cost = (str(len(found.searched.probes)), lasting(found.seconds), dollars(found.usd))
+    return (trial.experiment, trial.payload, trial.load.label, *cost, certified, failing)
 
 
 def as_dict(rehearsal: Rehearsal) -> dict[str, Any]:
-    """The rehearsal as JSON values; `row` is the trial's row of the trials table."""
+    """The rehearsal as JSON values; `row` is the trial's row of the trials table, a search is as in run.json."""
     trials = [
         {
             "trial_id": each.trial.trial_id,
@@ -45,12 +73,16 @@ def as_dict(rehearsal: Rehearsal) -> dict[str, Any]:
         }
         for each in rehearsal.trials
     ]
+    searches = [
+        {"seconds": found.seconds, "usd": found.usd, **found.searched.as_dict(), "sentence": sentence(found.searched)}
+        for found in rehearsal.searches
+    ]
     experiments = [
         {"experiment": name, "seconds": rehearsal.seconds(name), "usd": rehearsal.usd(name)}
         for name in (estimate.experiment for estimate in rehearsal.plan.estimates)
     ]
     total = {"seconds": rehearsal.seconds(), "usd": rehearsal.usd()}
-    return {"name": rehearsal.plan.name, **total, "experiments": experiments, "trials": trials}
+    return {"name": rehearsal.plan.name, **total, "experiments": experiments, "trials": trials, "searches": searches}
 
 
 def _trial_cells(each: Rehearsed) -> tuple[str, ...]:

@@ -1,15 +1,14 @@
 """The dress rehearsal: a whole config in virtual time, against the simulated endpoints it names.
 
 The load loop, the client, the simulator's wire and the analysis are those of a run; only the waiting is left out.
-What it tells is true of the profile, and of a real endpoint as far as that resembles it. Each trial meets an
-endpoint that has just started.
+What it tells is true of the profile, and of a real endpoint as far as that resembles it. Each trial, and each probe
+of a search, meets an endpoint that has just started.
 """
 
-import asyncio
 import math
 import multiprocessing
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,38 +18,31 @@ import numpy as np
 import pyarrow as pa
 
 from raybench import manifest as manifests
-from raybench import targets
+from raybench import searching
 from raybench.analysis import stats
 from raybench.analysis.columns import CERTIFIED, QUANTILES
 from raybench.analysis.metrics import Requests
 from raybench.analysis.reduce import reduce_trial
 from raybench.analysis.summary import ranked
-from raybench.client.sagemaker import SageMakerClient
-from raybench.clock import NS_PER_S, Clock, run_virtually
-from raybench.cluster.part import Part, Post, request
+from raybench.clock import NS_PER_S
+from raybench.cluster.search import Searched, Seen
 from raybench.config import Config
 from raybench.load.search import Search
 from raybench.payloads.pool import Pool, load_pool
 from raybench.payloads.tokens import counter
 from raybench.plan import Plan, Trial
-from raybench.rows import Prompt, Row, requests_table
-from raybench.simulator.auth import Credentials
-from raybench.simulator.faults import Faults
-from raybench.simulator.process import Simulated
-from raybench.simulator.server import EndpointSpec, serve
+from raybench.practice import Practice
+from raybench.rows import REQUESTS, Prompt
 from raybench.specs import Experiment, SimulatedEndpoint
-from raybench.virtual import VirtualNetwork
 
 MOST_REQUESTS = 2000
 """How far a trial that is too short is played on, in search of the length that would do."""
 
-LATENCY_S, JITTER_S = 0.0001, 0.0001
-"""The network of a rehearsal: that of one machine, and enough disorder that slots do not march in step."""
+MOST_SEARCHED = 100_000
+"""How many requests a search is rehearsed for at most: what no rate overloads would go on for hours."""
 
 USUAL = ("latency_p95", "latency_p99")
 """The percentiles asked about where no criterion names one."""
-
-_KEYS = Credentials("AKIDREHEARSAL", "rehearsal-secret", "us-west-2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +71,36 @@ class Rehearsed:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """A search as it went: `seconds` of load of all its probes, their USD, and what it came to.
+
+    The verdict of `searched` is None if it was left at MOST_SEARCHED requests; it then takes longer than `seconds`.
+    """
+
+    searched: Searched
+    seconds: float
+    usd: float | None
+
+    @property
+    def trial(self) -> Trial:
+        return self.searched.trial
+
+
+@dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """Every trial of a plan but its searches, as it went, in the plan's order."""
+    """Every trial and every search of a plan as it went, each in the plan's order."""
 
     plan: Plan
     trials: tuple[Rehearsed, ...]
+    searches: tuple[Found, ...] = ()
 
-    def of(self, experiment: str) -> tuple[Rehearsed, ...]:
-        """The trials of one experiment."""
-        return tuple(each for each in self.trials if each.trial.experiment == experiment)
+    def of(self, experiment: str) -> tuple[Rehearsed | Found, ...]:
+        """The trials and searches of one experiment."""
+        return tuple(each for each in self._all if each.trial.experiment == experiment)
+
+    @property
+    def _all(self) -> tuple[Rehearsed | Found, ...]:
+        return *self.trials, *self.searches
 
     def seconds(self, experiment: str | None = None) -> float:
         """Seconds of load of one experiment; of the run, its experiments being measured in parallel."""
@@ -97,13 +110,13 @@ class Rehearsal:
 
     def usd(self, experiment: str | None = None) -> float | None:
         """USD of one experiment or of all, while they are measured; None if one has no price."""
-        each = [each.usd for each in (self.trials if experiment is None else self.of(experiment))]
+        each = [each.usd for each in (self._all if experiment is None else self.of(experiment))]
         return None if None in each else sum(usd for usd in each if usd is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """The trials of one experiment with one payload: what a process rehearses by itself."""
+    """Trials of one experiment with one payload, or one search: what a process rehearses by itself."""
 
     config: Config
     experiment: Experiment
@@ -118,8 +131,6 @@ def rehearse(config: Config, plan: Plan, workers: int | None = None) -> Rehearsa
         if not isinstance(experiment.endpoint, SimulatedEndpoint):
             problem = f"'{experiment.name}' is a real endpoint, which cannot be rehearsed"
             raise config.wrong(problem, "endpoint: {simulate: PROFILE}", "experiments", place, "endpoint")
-    if all(isinstance(trial.load, Search) for trial in plan.trials):
-        raise config.wrong("searches are not rehearsed, and there is nothing else", "another load", "loads")
     scenes = list(_scenes(config, plan))
     workers = min(workers or os.cpu_count() or 1, len(scenes))
     if workers == 1:
@@ -127,8 +138,9 @@ def rehearse(config: Config, plan: Plan, workers: int | None = None) -> Rehearsa
     else:
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as processes:
             played = list(processes.map(_rehearse_scene, scenes))
-    trials = sorted((each for scene in played for each in scene), key=lambda each: each.trial.index)
-    return Rehearsal(plan, tuple(trials))
+    every = sorted((each for scene in played for each in scene), key=lambda each: each.trial.index)
+    trials = tuple(each for each in every if isinstance(each, Rehearsed))
+    return Rehearsal(plan, trials, tuple(each for each in every if isinstance(each, Found)))
 
 
 def _scenes(config: Config, plan: Plan) -> Iterator[Scene]:
@@ -140,59 +152,78 @@ def _scenes(config: Config, plan: Plan) -> Iterator[Scene]:
     manifest = manifests.begin(config, plan, pools, "rehearsal")
     for experiment in config.experiments:
         for name, pool in pools.items():
-            mine = (trial for trial in plan.of(experiment.name) if trial.payload == name)
-            trials = tuple(trial for trial in mine if not isinstance(trial.load, Search))
-            if trials:
-                yield Scene(config, experiment, pool.prompts, trials, manifest)
+            mine = [trial for trial in plan.of(experiment.name) if trial.payload == name]
+            searches = [(trial,) for trial in mine if isinstance(trial.load, Search)]
+            rest = tuple(trial for trial in mine if not isinstance(trial.load, Search))
+            for trials in (*searches, rest):
+                if trials:
+                    yield Scene(config, experiment, pool.prompts, trials, manifest)
 
 
-def _rehearse_scene(scene: Scene) -> list[Rehearsed]:
-    return [_rehearse_trial(scene, trial) for trial in scene.trials]
+def _rehearse_scene(scene: Scene) -> list[Rehearsed | Found]:
+    return [
+        _rehearse_search(scene, trial, trial.load)
+        if isinstance(trial.load, Search)
+        else _rehearse_trial(scene, trial)
+        for trial in scene.trials
+    ]
+
+
+def _rehearse_search(scene: Scene, trial: Trial, search: Search) -> Found:
+    """Plays a search as a run does, from `searching`, and no further than MOST_SEARCHED requests."""
+    practice = Practice(scene.config, scene.experiment, scene.pool)
+    manifest = {**scene.manifest, "trials": [], "searches": [manifests.planned(trial, search)]}
+    noted: dict[str, manifests.Manifest] = {}
+    left, paid_s = MOST_SEARCHED, 0.0
+
+    def play(one: Trial, seen: Seen) -> pa.Table | None:
+        nonlocal left, paid_s
+        rate, too_many = getattr(one.load, "rate", 0.0), False
+
+        def watch(batch: pa.Table) -> None:
+            nonlocal too_many
+            seen(batch)
+            if rate * practice.clock() / NS_PER_S > left:
+                too_many = True
+                practice.stop()
+
+        if rate > left:
+            return None
+        rows = practice.play(one, watch)
+        left -= len(rows)
+        paid_s += practice.clock() / NS_PER_S
+        noted[one.trial_id] |= {"state": "done", "rows": len(rows)}
+        return None if too_many else rows
+
+    stage = searching.Stage(
+        manifest=manifest,
+        trials=noted,
+        play=play,
+        stop=practice.stop,
+        rows_of=lambda entry: REQUESTS.empty_table(),
+        record=lambda: None,
+        say=lambda line: None,
+    )
+    found = searching.search(trial, search, stage, scene.experiment.usd_per_hour, practice.clock)
+    seconds = found.verdict.seconds if found.verdict else paid_s
+    return Found(found, seconds, _usd(scene.experiment, seconds))
 
 
 def _rehearse_trial(scene: Scene, trial: Trial) -> Rehearsed:
-    table = play(scene.config, scene.experiment, trial, scene.pool)
+    table = Practice(scene.config, scene.experiment, scene.pool).play(trial)
     noted = next(each for each in scene.manifest["trials"] if each["trial_id"] == trial.trial_id)
     told = noted | {"state": "done", "rows": len(table)}
     row = reduce_trial(table, told, scene.manifest).trial.to_pylist()[0]
     seconds = max(_last_ns(table, "end_ns"), _last_ns(table, "planned_ns")) / NS_PER_S
-    price = scene.experiment.price_per_hour
-    usd = None if price is None else price * scene.experiment.instance_count * seconds / 3600
-    return Rehearsed(trial, seconds, usd, row, tuple(_needs(scene, trial, table, row)))
+    return Rehearsed(trial, seconds, _usd(scene.experiment, seconds), row, tuple(_needs(scene, trial, table, row)))
+
+
+def _usd(experiment: Experiment, seconds: float) -> float | None:
+    return None if experiment.usd_per_hour is None else experiment.usd_per_hour * seconds / 3600
 
 
 def _last_ns(table: pa.Table, instant: str) -> int:
     return max(filter(None, table[instant].to_pylist()), default=0)
-
-
-def play(config: Config, experiment: Experiment, trial: Trial, pool: Sequence[Prompt]) -> pa.Table:
-    """The rows of one trial (REQUESTS), played by all of its actors in virtual time on a network of its own."""
-    endpoint = experiment.endpoint
-    assert isinstance(endpoint, SimulatedEndpoint)
-    spec = EndpointSpec(endpoint.profile, Faults.of(endpoint.faults), config.seed)
-    rows: list[Row] = []
-
-    async def main(clock: Clock) -> None:
-        running = await serve({experiment.name: spec}, credentials=_KEYS, clock=clock, grain_s=0)
-        reached = Simulated(running.url, _KEYS.region, _KEYS.access_key, _KEYS.secret_key)
-        target = targets.target(config, experiment, reached)
-        bodies = [request(target, experiment.parameters, prompt) for prompt in pool]
-        actors = config.fleet.actors
-        posts = [Post(experiment.name, i, actors, target, experiment.parameters, Path()) for i in range(actors)]
-        parts = [Part(trial, post, config.seed) for post in posts]
-        clients = [SageMakerClient(target, clock=clock) for _ in parts]
-        for client, part in zip(clients, parts, strict=True):
-            await client.open(part.connections)
-        async with asyncio.TaskGroup() as group:
-            for client, part in zip(clients, parts, strict=True):
-                attack = part.attack(client, bodies, "virtual", t0_ns=clock(), clock=clock, write=rows.append)
-                group.create_task(part.play(attack))
-        for client in clients:
-            await client.close()
-        await running.close()
-
-    run_virtually(main, VirtualNetwork(LATENCY_S, JITTER_S, trial.seed))
-    return requests_table(rows)
 
 
 def _needs(scene: Scene, trial: Trial, table: pa.Table, row: Mapping[str, Any]) -> Iterator[Need]:
@@ -204,7 +235,7 @@ def _needs(scene: Scene, trial: Trial, table: pa.Table, row: Mapping[str, Any]) 
     while requests < MOST_REQUESTS and (ahead := _ahead(longer, reachable)):
         requests = min(MOST_REQUESTS, math.ceil(max(3 * ahead, 2 * requests)))
         played = replace(trial, duration_s=None, requests=requests)
-        longer = Requests(play(scene.config, scene.experiment, played, scene.pool))
+        longer = Requests(Practice(scene.config, scene.experiment, scene.pool).play(played))
     planned_ns = longer.numbers("planned_ns")[longer.measured]
     for metric, q in wanted.items():
         least = _least(longer, metric, q)

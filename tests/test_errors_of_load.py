@@ -8,10 +8,13 @@ from typing import Any, Self
 
 import numpy as np
 import pytest
+from test_compare import run
 from world import MS, Played, S, World, summary, whole
 
+from raybench.analysis.compare import compare
 from raybench.client import sagemaker
 from raybench.clock import run_virtually
+from raybench.errors import InputError
 from raybench.load.arrivals import Closed, Constant, Poisson
 from raybench.rows import Outcome
 from raybench.simulator import server
@@ -84,6 +87,17 @@ def test_2_open_and_closed_mixed_response_times_differ_and_each_says_its_kind() 
     assert opened["requests_per_s"] < closed["requests_per_s"]
     assert opened["latency_mean"] > 4 * closed["latency_mean"]
     assert (closed["rate"], opened["concurrency"]) == (None, None)
+
+
+@pytest.mark.parametrize(("base", "candidate"), [("closed", "poisson"), ("poisson", "closed")])
+def test_2_open_and_closed_mixed_are_refused_a_comparison(base: str, candidate: str) -> None:
+    told = {
+        load.kind: World(load, requests=100, route="invoke", overrides=QUICK).play().summary()
+        for load in (Closed(1), Poisson(90.0))
+    }
+    with pytest.raises(InputError, match=rf'load kind is \["{base}"\] in the base, \["{candidate}"\] in the cand'):
+        compare(run(told[base]), run(told[candidate]))
+    assert compare(run(told[base]), run(told[base])).differences == ()
 
 
 # 3 Pacing that drifts

@@ -1,6 +1,7 @@
 """The errors that load generators make with tokens: ours does not, and whoever does is seen."""
 
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ import pyarrow.compute as pc
 import pytest
 from world import MS, PROMPTS, SSE_END, SSE_HEAD, S, World, delta, usage
 
-from raybench.load.arrivals import Closed
+from raybench.load.arrivals import Closed, Load, Poisson
+from raybench.rows import Prompt
 
 OPENAI: dict[str, Any] = {"route": "openai", "dialect": "openai"}
 
@@ -153,4 +155,85 @@ def test_20_cache_hits_of_prompts_that_come_again_are_seen() -> None:
     assert told["prompts_repeated"] == 0.99
     assert told["cached_token_share"] == pytest.approx(0.9)
     assert told["reasons"] == ["repeated_prompts"]
+    assert told["valid"] == "INVALID"
+
+
+def test_20_cache_hits_of_one_repeat_in_two_hundred_are_a_remark() -> None:
+    def once(n: int, now_s: float) -> Sequence[tuple[float, bytes]]:
+        return [(0.1, SSE_HEAD + delta(content="x") + usage(1, 100, 16 * (n == 399)) + SSE_END)]
+
+    told = World(Closed(1), requests=400, prompts=PROMPTS[:200], script=once, **OPENAI).play().summary()
+    assert told["cached_repeats"] == 1
+    assert "1 of them had tokens from the endpoint's cache, as it says itself" in told["reason_texts"][0]
+    assert told["valid"] == "VALID"
+
+
+POOL = [Prompt(f"{n} {'long ' * 1000}", 1001, "estimate") for n in range(60)]
+
+
+def drawn(seed: int) -> list[Prompt]:
+    """Prompts of the pool, each drawn from all of it."""
+    return Random(seed).choices(POOL, k=300)
+
+
+def answered(seed: int, cache: bool, prompts: Sequence[Prompt], load: Load, **other: Any) -> dict[str, Any]:
+    """A trial on a server that reads a prompt in 0.2 s, and counts no cached tokens; with a cache, only once."""
+    overrides = {"tokens": 2, "step_ms": 20, "sequence_ms": 1, "prefix_cache": cache}
+    return (
+        World(
+            load, requests=300, profile="llama2-70b-p4d-tgi", overrides=overrides, prompts=prompts, seed=seed, **other
+        )
+        .play()
+        .summary()
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("load", [Closed(4), Poisson(2.0)], ids=["closed", "poisson"])
+def test_20_cache_hits_that_the_server_keeps_to_itself_show_in_its_haste(load: Load, seed: int) -> None:
+    told = answered(seed, True, POOL, load)
+    assert told["cached_token_share"] is None
+    assert told["repeat_ratio_high"] < 0.5
+    assert "repeated_prompts" in told["reasons"]
+    assert told["valid"] == "INVALID"
+    assert "of the time of a first: a cache" in told["reason_texts"][told["reasons"].index("repeated_prompts")]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_20_cache_hits_show_where_prompts_are_drawn_from_a_small_pool(seed: int) -> None:
+    told = answered(seed, True, drawn(seed), Poisson(2.0))
+    assert told["repeat_ratio_high"] < 0.9
+    assert told["valid"] != "VALID"
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("load", [Closed(4), Poisson(2.0)], ids=["closed", "poisson"])
+def test_20_cache_hits_are_not_cried_where_there_is_no_cache(load: Load, seed: int) -> None:
+    for prompts in (POOL, drawn(seed)):
+        told = answered(seed, False, prompts, load)
+        assert told["repeat_ratio_high"] > 0.9
+        assert "cache" not in told["reason_texts"][told["reasons"].index("repeated_prompts")]
+
+
+def test_20_cache_hits_of_whole_replies_show_where_nothing_streams() -> None:
+    assert answered(1, True, POOL, Closed(1), route="invoke")["valid"] == "INVALID"
+    assert answered(1, False, POOL, Closed(1), route="invoke")["valid"] == "VALID"
+
+
+def test_20_cache_hits_are_not_cried_for_a_slow_start() -> None:
+    def warming(n: int, now_s: float) -> Sequence[tuple[float, bytes]]:
+        return [(0.1 + max(0.0, 1.0 - 0.02 * n), SSE_HEAD + delta(content="x") + usage(1) + SSE_END)]
+
+    told = World(Closed(1), requests=300, prompts=PROMPTS[:50], script=warming, **OPENAI).play().summary()
+    assert told["repeat_ratio"] < 0.3
+    assert told["first_times_fell"] is True
     assert told["valid"] == "INCONCLUSIVE"
+    assert "cache" not in told["reason_texts"][told["reasons"].index("repeated_prompts")]
+
+
+def test_20_cache_hits_are_counted_by_a_server_that_counts_them() -> None:
+    overrides = {"ttft_s": 0.2, "tokens": 2, "prefix_cache": True}
+    told = World(Closed(1), requests=300, prompts=PROMPTS[:100], overrides=overrides, **OPENAI).play().summary()
+    assert told["cached_repeats"] == 200
+    assert told["cached_token_share"] == pytest.approx(2 / 3, rel=0.05)
+    assert told["valid"] == "INVALID"

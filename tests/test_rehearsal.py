@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from raybench import rehearsal
 from raybench.analysis.stats import certified_floor
 from raybench.config import load_config
 from raybench.errors import InputError
+from raybench.load.probe import Step
 from raybench.plan import plan
 from raybench.playbill import as_dict, text
 from raybench.rehearsal import MOST_REQUESTS, Need, Rehearsal, rehearse
@@ -170,10 +172,100 @@ def test_it_prints_a_line_a_trial_and_what_would_do_for_all(rehearsed: Rehearsed
 
 
 def test_its_values_are_json(rehearsed: Rehearsed) -> None:
-    rehearsal = rehearsed("{kind: closed, concurrency: 1, duration: 10s}")
-    told = json.loads(json.dumps(as_dict(rehearsal)))
-    need = rehearsal.trials[0].needs[0]
+    played = rehearsed("{kind: closed, concurrency: 1, duration: 10s}")
+    told = json.loads(json.dumps(as_dict(played)))
+    need = played.trials[0].needs[0]
     shown = {"metric": "latency_p95", "met": False, "requests": need.requests, "duration_s": need.duration_s}
     assert told["trials"][0]["needs"][0] == shown
-    assert told["trials"][0]["row"]["latency_mean"] == rehearsal.trials[0].row["latency_mean"]
+    assert told["trials"][0]["row"]["latency_mean"] == played.trials[0].row["latency_mean"]
     assert told["experiments"] == [{"experiment": "a", "seconds": told["seconds"], "usd": told["usd"]}]
+
+
+SERIAL = """\
+{simulate: llama2-70b-p4d-tgi, overrides: {prefill_ms: 0, prefill_ms2: 0, step_ms: 10, sequence_ms: 40, tokens: 2,
+ steps_before_prefill: 1}}"""
+"""A server that takes 50 ms for each request, one after another: never more than 20 a second."""
+
+SEARCH = "{kind: search, metric: latency_p99, limit: 500ms, start: 10, certify: 60s, warmup: 5s, max_minutes: 30}"
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
+    """A search on the serial server, and a trial beside it."""
+    path = tmp_path_factory.mktemp("search") / "small.yaml"
+    load = f"{SEARCH}\n  - {{kind: closed, concurrency: 1, duration: 10s}}"
+    path.write_text(SMALL.replace("ENDPOINT", SERIAL).replace("LOAD", load))
+    config = load_config(path)
+    return rehearse(config, plan(config), 1)
+
+
+def test_a_search_is_played_to_its_verdict_and_tells_the_rate_the_time_and_the_cost(found: Rehearsal) -> None:
+    (search,) = found.searches
+    verdict = search.searched.verdict
+    assert verdict is not None
+    assert verdict.rate is not None
+    assert 8 < verdict.rate < 20
+    assert verdict.failing is not None
+    assert verdict.failing > verdict.rate
+    assert search.searched.probes[0].probe.step is Step.SANITY
+    assert search.seconds == verdict.seconds < 1800
+    assert search.usd == verdict.usd == pytest.approx(72 * search.seconds / 3600)
+    (trial,) = found.trials
+    assert found.seconds() == pytest.approx(search.seconds + trial.seconds)
+    assert found.usd() == pytest.approx((search.usd or 0) + (trial.usd or 0))
+    assert len(found.of("a")) == 2
+
+
+def test_an_overload_is_stopped_early_in_a_rehearsal_too(found: Rehearsal) -> None:
+    failed = [each for each in found.searches[0].searched.probes if not each.passed]
+    assert failed
+    over = next(each for each in failed if each.probe.rate >= 20)
+    assert over.seen.requests < over.probe.rate * over.probe.seconds / 2
+
+
+def test_a_search_has_a_line_a_sentence_and_its_probes_as_json(found: Rehearsal) -> None:
+    said = text(found)
+    assert said.startswith("small: 1 trial and 1 search in virtual time; the run: ")
+    (search,) = found.searches
+    verdict = search.searched.verdict
+    assert verdict is not None
+    assert f"{verdict.rate:g} requests/s certified for latency_p99 <= 0.5 s" in said
+    assert f"({verdict.probes} probes, {verdict.seconds / 60:.1f} of at most 30 min" in said
+    (told,) = json.loads(json.dumps(as_dict(found), allow_nan=False))["searches"]
+    assert told["verdict"]["rate"] == verdict.rate
+    assert (told["seconds"], told["usd"]) == (search.seconds, search.usd)
+    assert len(told["probes"]) == verdict.probes
+
+
+def test_a_search_that_would_end_at_its_caps_says_which(rehearsed: Rehearsed) -> None:
+    search = SEARCH.replace("max_minutes: 30", "max_minutes: 1")
+    (found,) = rehearsed(search, SERIAL).searches
+    assert found.searched.verdict is not None
+    assert found.searched.verdict.rate is None
+    assert found.seconds <= 65
+    capped = rehearsed(search.replace("max_minutes: 1", "max_minutes: 30, max_usd: 1"), SERIAL)
+    said = text(capped)
+    assert "no rate certified for latency_p99 <= 0.5 s: the budget has no room for a certifying trial" in said
+    assert "of at most 1.00 USD" in said
+    assert "of load with endpoints in parallel, " in said.splitlines()[0]
+
+
+def test_a_search_that_nothing_overloads_is_left_off_and_says_so(
+    rehearsed: Rehearsed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearsal, "MOST_SEARCHED", 5_000)
+    told = rehearsed(SEARCH)
+    (found,) = told.searches
+    assert found.searched.verdict is None
+    assert sum(each.seen.requests for each in found.searched.probes) <= 5_000
+    assert 0 < found.seconds < 1800
+    said = text(told)
+    assert "the run: at least " in said
+    assert "requests with no rate certified; more than" in said
+
+
+def test_a_search_is_the_same_twice_and_in_a_process_of_its_own(rehearsed: Rehearsed) -> None:
+    load = "{kind: search, metric: latency_p99, limit: 500ms, start: 40, certify: 10s, warmup: 0s, max_minutes: 1}"
+    load += "\n  - {kind: closed, concurrency: 1, requests: 40}"
+    alone = rehearsed(load, SERIAL, more="criteria: {latency_p50: 5s}\n")
+    assert rehearsed(load, SERIAL, more="criteria: {latency_p50: 5s}\n", workers=2) == alone

@@ -19,8 +19,6 @@ from raybench.config import Config, load_config
 from raybench.errors import InputError
 from raybench.load.search import Search
 from raybench.plan import Trial, as_dict, matrix, plan
-from raybench.playbill import text
-from raybench.rehearsal import rehearse
 from raybench.report.markdown import markdown
 from raybench.report.page import page
 from raybench.rows import REQUESTS
@@ -88,16 +86,6 @@ def test_a_search_that_could_not_end_or_be_judged_is_refused(read: Read, change:
 def test_a_time_to_first_token_is_not_searched_where_nothing_streams(read: Read) -> None:
     with pytest.raises(InputError, match=r"loads\[0\].metric: 'e' answers in one piece"):
         read(CONFIG.replace("latency_p99", "ttft_p99").replace("route: stream", "route: invoke"))
-
-
-def test_a_rehearsal_leaves_searches_out_and_says_so(read: Read) -> None:
-    config = read(CONFIG + CLOSED)
-    rehearsal = rehearse(config, plan(config), workers=1)
-    assert [each.trial.load.label for each in rehearsal.trials] == ["closed-2"]
-    assert "1 search not rehearsed and not counted: at most 10 min together" in text(rehearsal)
-    alone = read(CONFIG)
-    with pytest.raises(InputError, match="searches are not rehearsed"):
-        rehearse(alone, plan(alone))
 
 
 class Run:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from raybench.clock import VirtualLoop, run_virtually
 from raybench.errors import InputError
-from raybench.simulator.engine import Agenda, engine
+from raybench.simulator.engine import Agenda, PrefixCache, engine
 from raybench.simulator.profiles import PROFILES, Batching, Fixed, Profile, profile
 
 
@@ -240,6 +240,32 @@ def test_a_coarse_timer_is_waited_for_in_whole_grains_and_never_early() -> None:
     assert run_virtually(main) == pytest.approx([0.011, 0.011, 0.020])
 
 
+@pytest.mark.parametrize(
+    ("timing", "first_token_s"),
+    [
+        (profile("fixed", ttft_s=0.4), [0.4, 0.0, 0.1]),
+        (profile("llama2-70b-p4d-tgi", prefill_ms=1.0, prefill_ms2=0.0, jitter=0.0), [0.4, 0.0, 0.1]),
+    ],
+    ids=["fixed", "batching"],
+)
+def test_what_is_cached_of_a_prompt_is_not_read_again(timing: Profile, first_token_s: list[float]) -> None:
+    async def main(_: object) -> list[float]:
+        loop, server, took_s = asyncio.get_running_loop(), engine(timing, Agenda(), 0), list[float]()
+        for cached in (0, 400, 300):
+            request = Watched(loop.time(), loop.create_future(), 1)
+            server.submit(400, 1, request, cached)
+            await request.done
+            took_s.append(request.latency_s)
+        return took_s
+
+    assert run_virtually(main) == pytest.approx(first_token_s, abs=1e-6)
+
+
+def test_a_prompt_is_cached_whole_once_it_came() -> None:
+    cache = PrefixCache()
+    assert [cache.cached_tokens(prompt, 7) for prompt in ("a", "b", "a", "ab", "b")] == [0, 0, 7, 0, 7]
+
+
 def test_profiles_are_found_by_name_and_changed_by_key() -> None:
     timing = profile("fixed", ttft_s=1.0)
     assert isinstance(timing, Fixed)
@@ -261,6 +287,7 @@ def test_profiles_are_found_by_name_and_changed_by_key() -> None:
         ("itl_s", -1.0, "at least 0"),
         ("jitter", float("nan"), "a number"),
         ("dialect", "french", "tgi, lmi, jumpstart, openai"),
+        ("prefix_cache", 1, "true or false"),
     ],
 )
 def test_a_wrong_value_of_a_profile_is_an_input_error(key: str, value: object, allowed: str) -> None:

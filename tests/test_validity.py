@@ -56,6 +56,16 @@ def slower_and_slower() -> list[Row]:
     return rows
 
 
+def sooner_again(ratio: float) -> list[Row]:
+    """Fifty prompts, each sent twice, the second time answered so much sooner."""
+    rows, at = [], 0.0
+    for i in range(100):
+        lasts = ratio if i >= 50 else 1.0
+        rows.append(row(i, at, at, at + lasts, prompt_id=f"p{i % 50}"))
+        at += lasts
+    return rows
+
+
 P95 = {"latency_p95": 5.0}
 
 TRIPS: list[Trips] = [
@@ -82,7 +92,10 @@ TRIPS: list[Trips] = [
     ("token_mismatch", "INVALID", lambda: long(each(lambda i: {"max_tokens": 9}))),
     ("echoed_prompt", "INVALID", lambda: long(each(lambda i: {"echoed_prompt": i < 2}))),
     ("repeated_prompts", "VALID", lambda: long(each(lambda i: {"prompt_id": f"p{i % 50}"}))),
-    ("repeated_prompts", "INCONCLUSIVE", lambda: long(each(lambda i: {"prompt_id": "p", "cached_tokens": 90}))),
+    ("repeated_prompts", "INVALID", lambda: long(each(lambda i: {"prompt_id": "p", "cached_tokens": 90}))),
+    ("repeated_prompts", "VALID", lambda: long(each(lambda i: {"prompt_id": f"p{i % 50}", "cached_tokens": 0}))),
+    ("repeated_prompts", "INVALID", lambda: long(sooner_again(0.85), duration_s=92.5)),
+    ("repeated_prompts", "VALID", lambda: long(sooner_again(0.95), duration_s=97.5)),
     ("truncated", "INVALID", lambda: long([*loop(98), failed(98, 98.0, "truncated"), failed(99, 98.5, "truncated")])),
     ("throttled", "INVALID", lambda: long([*loop(98), failed(98, 98.0, "throttled"), failed(99, 98.5, "throttled")])),
     ("unstable", "INCONCLUSIVE", lambda: long(slower_and_slower(), duration_s=149.5)),
@@ -199,3 +212,18 @@ def test_reasons_say_how_many_and_what_to_do() -> None:
     assert valid is Valid.INVALID
     assert [reason.text for reason in reasons] == ["7 of 100 requests were planned but never sent"]
     assert all(reason.remedy for reason in reasons)
+
+
+@pytest.mark.parametrize(
+    ("fell", "valid"), [(False, Valid.INVALID), (None, Valid.INVALID), (True, Valid.INCONCLUSIVE)]
+)
+def test_a_faster_second_time_is_a_cache_unless_first_times_got_faster_by_themselves(
+    fell: bool | None, valid: Valid
+) -> None:
+    summary = {"requests": 100, "prompts_repeated": 0.5, "prompt_repeats_max": 2, "first_times_fell": fell}
+    found, (reason,) = verdict(summary | {"repeat_ratio": 0.5, "repeat_ratio_high": 0.6}, {})
+    assert found is valid
+    assert reason.text.endswith(
+        "a second time took 50% of the time of a first: a cache" + ", or a slow start" * bool(fell)
+    )
+    assert verdict(summary | {"repeat_ratio": 0.5, "repeat_ratio_high": 0.91}, {})[0] is Valid.VALID

@@ -131,6 +131,11 @@ TRIALS = pa.schema(
         _field("prompts_repeated", pa.float64(), "1", "share of requests whose prompt the trial had sent before"),
         _field("prompt_repeats_max", _COUNT, "requests", "how often the commonest prompt was sent"),
         _field("cached_token_share", pa.float64(), "1", "cached prompt tokens / prompt tokens, as the server says"),
+        _field("cached_repeats", _COUNT, "requests", "of prompts sent before, with tokens from the server's cache"),
+        _field("repeat_ratio", pa.float64(), "1", "time to answer the second time / the first time of a prompt"),
+        _field("repeat_ratio_low", pa.float64(), "1", "lower end of the 99 % interval"),
+        _field("repeat_ratio_high", pa.float64(), "1", "upper end of the 99 % interval"),
+        _field("first_times_fell", pa.bool_(), means="first times got faster by themselves; null if too few to tell"),
         _field("echoed", _COUNT, "requests", "replies that repeat the prompt"),
         _field("over_max", _COUNT, "requests", "replies longer than the tokens asked for"),
         _field(

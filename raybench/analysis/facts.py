@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raybench.analysis import repeated
 from raybench.analysis.metrics import Facts, Mask, Requests, Window
 from raybench.clock import NS_PER_S
 from raybench.rows import Outcome, Source
@@ -31,7 +32,7 @@ def facts(rows: Requests, summary: Facts, trial: Facts, experiment: Facts) -> di
         "lost_actors": len(trial.get("lost") or ()),
     }
     carried = _carried(rows, summary, experiment) | _ceiling(experiment)
-    return told | _prompts(rows) | _clients(summary, trial) | carried | {"steady": _steady(summary)}
+    return told | repeated.prompts(rows) | _clients(summary, trial) | carried | {"steady": _steady(summary)}
 
 
 def _true(rows: Requests, name: str) -> Mask:
@@ -90,24 +91,6 @@ def _missing(rows: Requests, trial: Facts, experiment: Facts) -> int:
     np.maximum.at(last, actor, seq)
     planned = int((last // actors + 1).sum())
     return max(absent, planned - len(np.unique(seq)))
-
-
-def _prompts(rows: Requests) -> dict[str, Any]:
-    """How often prompts came again: the trial's warm-up counts as having sent them before."""
-    prompt = rows.codes("prompt_id")
-    known = prompt >= 0
-    _, first, times = np.unique(prompt[known], return_index=True, return_counts=True)
-    again = np.ones(int(known.sum()), bool)
-    again[first] = False
-    measured = rows.measured[known]
-    tokens, cached = rows.numbers("prompt_tokens"), rows.numbers("cached_tokens")
-    counted = rows.measured & ~np.isnan(tokens) & ~np.isnan(cached)
-    total = float(tokens[counted].sum())
-    return {
-        "prompts_repeated": float(again[measured].mean()) if measured.any() else None,
-        "prompt_repeats_max": int(times.max()) if len(times) else None,
-        "cached_token_share": float(cached[counted].sum()) / total if total else None,
-    }
 
 
 def _clients(summary: Facts, trial: Facts) -> dict[str, Any]:

@@ -238,7 +238,7 @@ def combined(repeats: Sequence[float]) -> Estimate:
     return Estimate(*(None if log is None else math.exp(log) for log in (logs.value, logs.low, logs.high)))
 
 
-def change(base: Sequence[float], candidate: Sequence[float]) -> Estimate:
+def change(base: Sequence[float], candidate: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
     """candidate / base of repeated trials, with Welch's interval on the log scale if each has two or more."""
     a, b = (np.log(np.asarray(side, np.float64)) for side in (base, candidate))
     if not len(a) or not len(b):
@@ -250,5 +250,5 @@ def change(base: Sequence[float], candidate: Sequence[float]) -> Estimate:
     if va + vb == 0:
         return Estimate(math.exp(gap), math.exp(gap), math.exp(gap))
     freedom = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
-    reach = float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(va + vb)
+    reach = float(special.stdtrit(freedom, (1 + confidence) / 2)) * math.sqrt(va + vb)
     return Estimate(math.exp(gap), math.exp(gap - reach), math.exp(gap + reach))

@@ -115,7 +115,7 @@ class Voice(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The facts a reply states; `word` gives the text of each token."""
+    """The facts a reply states; `word` gives the text of each token, `cached_tokens` is None without a cache."""
 
     ask: Ask
     prompt_tokens: int
@@ -124,6 +124,7 @@ class Completion:
     id: str
     created_s: int
     word: Callable[[int], str]
+    cached_tokens: int | None = None
 
     def text(self) -> str:
         return (self.ask.prompt if self.ask.echo else "") + "".join(map(self.word, range(self.total)))
@@ -279,13 +280,16 @@ class OpenAi:
             "model": completion.ask.model,
         }
 
-    def _usage(self) -> dict[str, int]:
+    def _usage(self) -> dict[str, Any]:
         completion = self.completion
-        return {
+        counted: dict[str, Any] = {
             "prompt_tokens": completion.prompt_tokens,
             "completion_tokens": completion.total,
             "total_tokens": completion.prompt_tokens + completion.total,
         }
+        if completion.cached_tokens is not None:
+            counted["prompt_tokens_details"] = {"cached_tokens": completion.cached_tokens}
+        return counted
 
 
 def _sse(record: dict[str, Any]) -> bytes:

@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import blake2b
 from random import Random
 from typing import Protocol
 
@@ -76,9 +77,11 @@ class Agenda:
 
 
 class Engine(Protocol):
-    """Makes tokens for requests, in its own time."""
+    """Makes tokens for requests, in its own time; `cached_tokens` of a prompt are known to it and not read again."""
 
-    def submit(self, prompt_tokens: int, completion_tokens: int, listener: Listener) -> None: ...
+    def submit(
+        self, prompt_tokens: int, completion_tokens: int, listener: Listener, cached_tokens: int = 0
+    ) -> None: ...
 
 
 class FixedEngine:
@@ -89,9 +92,10 @@ class FixedEngine:
         self._agenda = agenda
         self._random = Random(f"fixed-{seed}")
 
-    def submit(self, prompt_tokens: int, completion_tokens: int, listener: Listener) -> None:
-        """Starts at once; the first chunk of tokens comes `ttft_s` from now."""
+    def submit(self, prompt_tokens: int, completion_tokens: int, listener: Listener, cached_tokens: int = 0) -> None:
+        """Starts at once; the first chunk of tokens comes `ttft_s` from now, less the cached share of it."""
         profile, agenda = self._profile, self._agenda
+        ttft_s = profile.ttft_s * (1 - cached_tokens / max(1, prompt_tokens))
         listener.started()
         left = completion_tokens
         gap_s = profile.itl_s * profile.tokens_per_chunk
@@ -104,7 +108,7 @@ class FixedEngine:
                 agenda.at(when + gap_s * _wobble(self._random, profile.jitter), make)
             listener.produced(tokens)
 
-        agenda.at(agenda.now() + profile.ttft_s * _wobble(self._random, profile.jitter), make)
+        agenda.at(agenda.now() + ttft_s * _wobble(self._random, profile.jitter), make)
 
 
 @dataclass(slots=True, eq=False)
@@ -112,6 +116,7 @@ class _Sequence:
     prompt_tokens: int
     completion_tokens: int
     listener: Listener
+    new_tokens: int
     made: int = 0
     held: int = 0
 
@@ -130,9 +135,9 @@ class BatchingEngine:
         self._steps = 0
         self._kv_tokens = 0
 
-    def submit(self, prompt_tokens: int, completion_tokens: int, listener: Listener) -> None:
-        """Queues one request; its first token comes at the end of its prefill."""
-        self._waiting.append(_Sequence(prompt_tokens, completion_tokens, listener))
+    def submit(self, prompt_tokens: int, completion_tokens: int, listener: Listener, cached_tokens: int = 0) -> None:
+        """Queues one request; its first token comes at the end of its prefill, which reads what is not cached."""
+        self._waiting.append(_Sequence(prompt_tokens, completion_tokens, listener, prompt_tokens - cached_tokens))
         if not self._busy:
             self._busy = True
             self._agenda.at(self._agenda.now(), self._next)
@@ -145,7 +150,7 @@ class BatchingEngine:
             self._steps = 0
             for sequence in batch:
                 sequence.listener.started()
-            took_s = sum(profile.prefill_s(sequence.prompt_tokens) for sequence in batch)
+            took_s = sum(profile.prefill_s(sequence.new_tokens) for sequence in batch)
             self._end(now + took_s * _wobble(self._random, profile.jitter), batch)
         elif self._running:
             self._steps += 1
@@ -163,15 +168,15 @@ class BatchingEngine:
         """Those at the head of the queue that fit one prefill and the KV cache; a long prompt goes alone."""
         profile = self._profile
         batch: list[_Sequence] = []
-        prompt_tokens = 0
+        new_tokens = 0
         while self._waiting:
             head = self._waiting[0]
             holds = head.prompt_tokens + head.completion_tokens
-            too_long = batch and prompt_tokens + head.prompt_tokens > profile.prefill_limit_tokens
+            too_long = batch and new_tokens + head.new_tokens > profile.prefill_limit_tokens
             too_full = (batch or self._running) and self._kv_tokens + holds > profile.kv_limit_tokens
             if too_long or too_full:
                 break
-            prompt_tokens += head.prompt_tokens
+            new_tokens += head.new_tokens
             self._kv_tokens += holds
             batch.append(self._waiting.popleft())
         return batch
@@ -201,6 +206,20 @@ class BatchingEngine:
                 listener.produced(tokens)
 
         self._agenda.at(when, end)
+
+
+class PrefixCache:
+    """The prompts that a server has read; whole ones only, and none is ever forgotten."""
+
+    def __init__(self) -> None:
+        self._known: set[bytes] = set()
+
+    def cached_tokens(self, prompt: str, prompt_tokens: int) -> int:
+        """How many of a prompt's tokens need not be read: all of one that came before."""
+        digest = blake2b(prompt.encode(), digest_size=16).digest()
+        known = digest in self._known
+        self._known.add(digest)
+        return prompt_tokens if known else 0
 
 
 def _wobble(random: Random, jitter: float) -> float:

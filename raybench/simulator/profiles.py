@@ -17,7 +17,8 @@ DIALECTS = ("tgi", "lmi", "jumpstart", "openai")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """What all profiles share: `tokens` is the natural length of a completion, `jitter` the relative standard
-    deviation of each step's time, `dialect` (tgi, lmi, jumpstart) answers bodies with `inputs`."""
+    deviation of each step's time, `dialect` (tgi, lmi, jumpstart) answers bodies with `inputs`, and with a
+    `prefix_cache` a prompt that came before costs no prefill."""
 
     name: str
     tokens: int
@@ -26,6 +27,7 @@ class Profile:
     dialect: str = "tgi"
     variant: str = "AllTraffic"
     echo_prompt: bool = False
+    prefix_cache: bool = False
     context_tokens: int | None = None
     unary_cap_s: float = 60.0
     stream_cap_s: float = 480.0
@@ -77,6 +79,11 @@ def _count(key: str, value: Any) -> None:
         raise InputError(f"wrong value {value!r}", key=key, allowed="a whole number, at least 1")
 
 
+def _flag(key: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise InputError(f"wrong value {value!r}", key=key, allowed="true or false")
+
+
 def _dialect(key: str, value: Any) -> None:
     if value not in DIALECTS:
         raise InputError(f"wrong value {value!r}", key=key, allowed=", ".join(DIALECTS))
@@ -88,6 +95,7 @@ _COUNTS = ("tokens", "tokens_per_chunk", "context_tokens", "prefill_limit_tokens
 _KINDS: dict[str, Callable[[str, Any], None]] = {
     **dict.fromkeys((*_NUMBERS, *_MILLISECONDS), _number),
     **dict.fromkeys((*_COUNTS, "steps_before_prefill"), _count),
+    **dict.fromkeys(("echo_prompt", "prefix_cache"), _flag),
     "dialect": _dialect,
 }
 

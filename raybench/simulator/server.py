@@ -22,7 +22,7 @@ from raybench.simulator import dialects, wire
 from raybench.simulator.auth import Credentials, RefusedError, verify_bearer, verify_signature
 from raybench.simulator.call import Call, Splitter, Stream, Unary
 from raybench.simulator.connection import Connection, HttpRequest
-from raybench.simulator.engine import Agenda, engine
+from raybench.simulator.engine import Agenda, PrefixCache, engine
 from raybench.simulator.faults import Fate, Fault, Faults
 from raybench.simulator.profiles import Profile
 from raybench.simulator.truth import Record, TruthLog
@@ -52,6 +52,7 @@ class Endpoint:
         self.name = name
         self.profile = spec.profile
         self.engine = engine(spec.profile, agenda, spec.seed)
+        self.cache = PrefixCache() if spec.profile.prefix_cache else None
         self.fate = Fate(spec.faults, spec.seed)
         self.split = spec.faults.split
         self.random = Random(f"endpoint-{name}-{spec.seed}")
@@ -183,7 +184,7 @@ class Service:
             cap_s = profile.unary_cap_s
         connection.call = call
         call.limit(cap_s)
-        endpoint.engine.submit(completion.prompt_tokens, total, call)
+        endpoint.engine.submit(completion.prompt_tokens, total, call, completion.cached_tokens or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +219,7 @@ def _completion(endpoint: Endpoint, body: bytes, record: Record) -> dialects.Com
     return dialects.Completion(
         ask=ask,
         prompt_tokens=prompt_tokens,
+        cached_tokens=endpoint.cache.cached_tokens(ask.prompt, prompt_tokens) if endpoint.cache else None,
         total=min(wanted, profile.tokens),
         finish_reason="length" if ask.max_tokens is not None and wanted <= profile.tokens else "stop",
         id=record.request_id,

@@ -1,0 +1,102 @@
+"""The table of truth says no where a figure misses its bound."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from benchmarks import truth, truth_cache, truth_intervals, truth_search, truth_stamps
+from raybench.cluster.calibration import Errors, Figures
+from raybench.selftest import Measured, Selftest
+
+
+@pytest.mark.parametrize(
+    ("claims", "minutes", "kept"),
+    [
+        ([0.9] * 23 + [1.06], [27.0] * 24, True),
+        ([0.9] * 22 + [1.06, 1.2], [27.0] * 24, False),
+        ([0.9] * 24, [30.1] * 24, False),
+        ([0.9] * 17, [20.0] * 24, False),
+        ([], [20.0] * 24, False),
+    ],
+)
+def test_a_search_may_over_claim_once_in_half_an_hour_each(
+    claims: list[float], minutes: list[float], kept: bool
+) -> None:
+    assert truth_search.kept(claims, minutes) is kept
+
+
+@pytest.mark.parametrize(
+    ("utilisation", "requests", "certified", "wrong", "kept"),
+    [
+        (0.3, 3000, 0.98, 0.05, True),
+        (0.3, 3000, 0.98, 0.051, False),
+        (0.95, 3000, 0.0, 0.0, True),
+        (0.3, 80, 0.0, 0.0, True),
+        (0.3, 3000, 0.0, 0.0, False),
+    ],
+)
+def test_an_interval_is_wrong_in_one_run_of_twenty_and_there_is_one(
+    utilisation: float, requests: int, certified: float, wrong: float, kept: bool
+) -> None:
+    assert truth_intervals.keeps(utilisation, requests, certified, wrong) is kept
+
+
+def measured(streams: int, late_ms: float | None, simulator_cpu_share: float = 0.3) -> Selftest:
+    errors = Errors(100, 0.0, 0.1, late_ms, late_ms)
+    rates = {"planned_per_s": 1.0, "sent_per_s": 1.0, "lateness_p99_ms": 0.1, "chunks_per_s": 50.0 * streams}
+    rung = Figures(
+        streams, 100, 0, errors, errors, errors, **rates,
+        cpu_share=0.5, lag_p99_ms=0.1, simulator_cpu_share=simulator_cpu_share, simulator_lag_p99_ms=0.1,
+    )  # fmt: skip
+    return Selftest((Measured("e", "e-0", "h", (rung,)),))
+
+
+def test_stamps_are_good_at_64_streams_or_it_says_how_late() -> None:
+    assert truth_stamps.broken(measured(64, 5.0)) == []
+    assert truth_stamps.broken(measured(64, 5.2)) == ["e-0: first tokens of 64 streams are stamped 5.2 ms late (p99)"]
+    assert truth_stamps.broken(measured(64, 9.0, 1.0))[0].endswith("so this machine cannot tell")
+    assert truth_stamps.broken(measured(64, None)) == ["e-0: 64 streams were not measured"]
+    assert truth_stamps.broken(measured(16, 0.1)) == ["e-0: 64 streams were not measured"]
+
+
+def test_the_table_has_every_figure_and_ends_badly_with_one_that_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert truth.names() == [f"benchmarks.truth_{name}" for name in ("cache", "intervals", "search", "stamps")]
+    (tmp_path / "fine.py").write_text("print('kept')")
+    (tmp_path / "poor.py").write_text("raise SystemExit(1)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(truth, "names", lambda: ["poor", "fine"])
+    assert truth.main() == 1
+    assert "A PROMISE IS BROKEN: poor" in capfd.readouterr().out
+    monkeypatch.setattr(truth, "names", lambda: ["fine"])
+    assert truth.main() == 0
+
+
+@pytest.mark.parametrize(
+    ("promise", "impossible"), [("MOST_CRIED", -1.0), ("LEAST_NOTICED", 1.1)], ids=["cried", "noticed"]
+)
+def test_a_figure_that_misses_its_bound_is_an_exit_code(
+    promise: str, impossible: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(truth_cache, "CASES", truth_cache.CASES[:1])
+    for value, code in ((getattr(truth_cache, promise), 0), (impossible, 1)):
+        monkeypatch.setattr(truth_cache, promise, value)
+        with pytest.raises(SystemExit) as ended:
+            truth_cache.main(2)
+        assert ended.value.code == code
+    assert "A PROMISE IS BROKEN" in capsys.readouterr().out
+
+
+def test_the_interval_benchmark_ends_badly_where_nothing_can_be_right(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["truth_intervals", "--runs", "4"])
+    monkeypatch.setattr(truth_intervals, "UTILISATIONS", (0.3,))
+    monkeypatch.setattr(truth_intervals, "BURN_IN", 10)
+    monkeypatch.setattr(truth_intervals, "true_quantile", lambda utilisation, q: math.inf)
+    with pytest.raises(SystemExit) as ended:
+        truth_intervals.main()
+    assert ended.value.code == 1
+    assert "A PROMISE IS BROKEN" in capsys.readouterr().out
