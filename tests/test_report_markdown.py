@@ -81,6 +81,14 @@ def test_a_simulated_run_says_so_before_anything_else() -> None:
     assert "Simulated" not in write(reported.small_run())
 
 
+def test_what_the_checks_found_is_there_and_the_simulators_share_of_a_core_with_it() -> None:
+    findings, about = reported.seed_run()
+    about["simulator"] = {"cpu_share_max": 0.95, "lag_p99_ms": 1.25}
+    read = write((findings, about))
+    assert "| ! | The simulator kept up | 95.0 % of a core at most, lag p99 1.2 ms |" in read
+    assert "| Every planned request is accounted for |" in read
+
+
 def test_an_invalid_trial_is_struck_through_and_its_reason_given() -> None:
     findings, manifest = reported.seed_run()
     rows = findings.trials.to_pylist()

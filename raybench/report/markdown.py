@@ -71,6 +71,7 @@ def write(view: View, charts: Sequence[str] = tuple(PLOTS)) -> str:
         recommendations=_recommendations(view),
         searches=maximum.in_markdown(view),
         maximum_rule=maximum.RULE,
+        checks=[(one.glyph, one.name, markdown_text(one.found)) for one in trust.checks(view)],
         distrusted=[_distrusted(cell) for cell in view.cells if cell.row["valid"] != "VALID"],
     )
 
