@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-cluster faults check bench bench-truth lock clean
+.PHONY: demo test test-cluster test-cluster-aws cluster-tools chromium faults check bench bench-truth reruns lock clean
 
 demo: .venv/demo  ## install what running needs, then measure two simulated endpoints
 	$(BIN)/raybench run configs/quickstart.yaml
@@ -12,6 +12,9 @@ test: check chromium  ## everything: lint, types, every test
 
 test-cluster: .venv/dev cluster-tools  ## ray up over sshd in network namespaces of its own; needs root
 	$(BIN)/pytest -rsx tests/cluster/live.py
+
+test-cluster-aws: .venv/dev cluster-tools  ## ray up cluster.yaml against moto, whose instances are such namespaces
+	$(BIN)/pytest -rsx tests/cluster/aws.py
 
 faults: .venv/dev cluster-tools  ## every fault of the matrix, what is promised then, and whether it holds; needs root for one
 	$(BIN)/python tests/faults.py
@@ -28,6 +31,9 @@ bench: .venv/dev  ## performance figures, each as a ratio against a baseline of 
 bench-truth: .venv/dev  ## the figures behind the numbers, with their seeds: intervals, searches, this machine's stamps
 	$(BIN)/python -m benchmarks.truth
 
+reruns: .venv/dev  ## how often the tests on sockets and real time are red by chance, N runs of them
+	$(BIN)/python tests/reruns.py $(or $(N),50)
+
 chromium:  ## the browser for the report's tests; Debian's package, installed when missing and possible
 	@command -v chromium >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } \
 	  || echo "NO BROWSER: chromium is missing and could not be installed; the browser tests will be skipped"
@@ -35,7 +41,7 @@ chromium:  ## the browser for the report's tests; Debian's package, installed wh
 cluster-tools:  ## what the cluster test needs of Debian, installed when missing and possible
 	@[ "$$(id -u)" != 0 ] || { [ -x /usr/sbin/sshd ] && command -v rsync >/dev/null && command -v ip >/dev/null; } \
 	  || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq openssh-server rsync iproute2 >/dev/null; } \
-	  || echo "NO CLUSTER TOOLS: sshd, rsync or ip could not be installed"
+	  || echo "NO CLUSTER TOOLS: sshd, rsync or ip could not be installed" >&2
 
 .venv/demo: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -62,6 +62,7 @@ class Lab:
     folder: Path
     prefix: str
     token: str
+    addresses: dict[str, str] = field(default_factory=dict)
     holders: "dict[str, subprocess.Popen[bytes]]" = field(default_factory=dict)
     started: "list[subprocess.Popen[str]]" = field(default_factory=list)
 
@@ -112,6 +113,13 @@ class Lab:
         assert process.returncode == 0, f"{' '.join(words)} -> {process.returncode}\n{out}"
         return out
 
+    def add(self, name: str, address: str, key: str, bashrc: str, own: str = "") -> None:
+        """One more host, which the public `key` opens; it has a copy of its own of the folder `own`."""
+        _join(self, name, address)
+        _home(self, name, key, bashrc)
+        _host(self, name, own)
+        _wait(self.folder / f"{name}.ready", self.holders[name])
+
     def vanish(self, name: str) -> None:
         """Takes a host away: its network first, then every process on it, without a word to anybody."""
         _must("ip", "-n", f"{self.prefix}ctl", "link", "set", f"v{name}", "down")
@@ -120,79 +128,79 @@ class Lab:
 
     def close(self) -> None:
         """Ends every process of ours, host by host, and takes the network away."""
-        for name in reversed(HOSTS):
-            if name in self.holders:
-                self.holders[name].kill()
-                self.holders[name].wait()
+        for name in reversed(self.holders):
+            self.holders[name].kill()
+            self.holders[name].wait()
         for process in self.started:
             with suppress(subprocess.TimeoutExpired):
                 process.communicate(timeout=5)
             if process.poll() is None:
                 process.kill()
                 process.communicate()
-        for name in HOSTS:
+        for name in self.addresses:
             _ran("ip", "netns", "del", f"{self.prefix}{name}")
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @contextmanager
-def lab() -> Iterator[Lab]:
-    """Such a network, for the length of the block."""
+def lab(hosts: Sequence[str] = tuple(HOSTS)) -> Iterator[Lab]:
+    """Such a network, for the length of the block; the control host is always in it."""
     made = Lab(Path(tempfile.mkdtemp(prefix="raybench-lab-")), f"rb{secrets.token_hex(2)}", secrets.token_hex(32))
     try:
-        _network(made.prefix)
-        _keys(made)
-        for name in HOSTS:
-            _home(made, name)
-            _host(made, name)
-        for name in HOSTS:
-            _wait(made.folder / f"{name}.ready", made.holders[name])
+        _control(made)
+        role = f"AWS_ACCESS_KEY_ID={ACCESS_KEY} AWS_SECRET_ACCESS_KEY={SECRET_KEY} AWS_REGION={REGION}"
+        key = (made.folder / "id.pub").read_text()
+        for name in hosts:
+            if name != "ctl":
+                made.add(name, HOSTS[name], key, f"export PYTHONPATH={HOME}/raybench {role}\n")
         yield made
     finally:
         made.close()
 
 
-def _network(prefix: str) -> None:
-    control = f"{prefix}ctl"
-    for name in HOSTS:
-        _must("ip", "netns", "add", f"{prefix}{name}")
-        _must("ip", "-n", f"{prefix}{name}", "link", "set", "lo", "up")
-    _must("ip", "-n", control, "link", "add", "br0", "type", "bridge")
-    _must("ip", "-n", control, "addr", "add", f"{HOSTS['ctl']}/24", "dev", "br0")
-    _must("ip", "-n", control, "link", "set", "br0", "up")
-    for name, address in HOSTS.items():
-        if name == "ctl":
-            continue
-        there = f"{prefix}{name}"
-        _must(
-            "ip", "link", "add", f"v{name}", "netns", control, "type", "veth", "peer", "name", "eth0", "netns", there
-        )
-        _must("ip", "-n", control, "link", "set", f"v{name}", "master", "br0", "up")
-        _must("ip", "-n", there, "addr", "add", f"{address}/24", "dev", "eth0")
-        _must("ip", "-n", there, "link", "set", "eth0", "up")
-        _must("ip", "-n", there, "route", "add", "default", "via", HOSTS["ctl"])  # how Ray finds its own address
-
-
-def _keys(made: Lab) -> None:
+def _control(made: Lab) -> None:
     for name in ("id", "hostkey"):
         _must("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(made.folder / name))
+    there = _namespace(made, "ctl", HOSTS["ctl"])
+    _must("ip", "-n", there, "link", "add", "br0", "type", "bridge")
+    _must("ip", "-n", there, "addr", "add", f"{HOSTS['ctl']}/24", "dev", "br0")
+    _must("ip", "-n", there, "link", "set", "br0", "up")
+    _folders(made, "ctl")
+    _secret(made.home("ctl") / ".ssh" / "raybench", (made.folder / "id").read_text())
+    _secret(made.home("ctl") / ".raybench" / "token", made.token)
+    _host(made, "ctl")
+    _wait(made.folder / "ctl.ready", made.holders["ctl"])
 
 
-def _home(made: Lab, name: str) -> None:
-    home = made.home(name)
-    ssh = home / ".ssh"
-    ssh.mkdir(parents=True)
-    for folder in (home, ssh):
+def _namespace(made: Lab, name: str, address: str) -> str:
+    there = f"{made.prefix}{name}"
+    made.addresses[name] = address
+    _must("ip", "netns", "add", there)
+    _must("ip", "-n", there, "link", "set", "lo", "up")
+    return there
+
+
+def _join(made: Lab, name: str, address: str) -> None:
+    control, there = f"{made.prefix}ctl", _namespace(made, name, address)
+    _must("ip", "link", "add", f"v{name}", "netns", control, "type", "veth", "peer", "name", "eth0", "netns", there)
+    _must("ip", "-n", control, "link", "set", f"v{name}", "master", "br0", "up")
+    _must("ip", "-n", there, "addr", "add", f"{address}/24", "dev", "eth0")
+    _must("ip", "-n", there, "link", "set", "eth0", "up")
+    _must("ip", "-n", there, "route", "add", "default", "via", HOSTS["ctl"])  # how Ray finds its own address
+
+
+def _folders(made: Lab, name: str) -> None:
+    (made.home(name) / ".ssh").mkdir(parents=True)
+    for folder in (made.home(name), made.home(name) / ".ssh"):
         folder.chmod(0o700)
-    (home / "venv").symlink_to(sys.prefix)
-    if name == "ctl":
-        _secret(ssh / "raybench", (made.folder / "id").read_text())
-        _secret(home / ".raybench" / "token", made.token)
-        return
-    _secret(ssh / "authorized_keys", (made.folder / "id.pub").read_text())
-    role = f"AWS_ACCESS_KEY_ID={ACCESS_KEY} AWS_SECRET_ACCESS_KEY={SECRET_KEY} AWS_REGION={REGION}"
-    (home / ".bashrc").write_text(f"export PYTHONPATH={HOME}/raybench {role}\n")
-    (home / ".profile").write_text(". ~/.bashrc\n")
+    (made.home(name) / "venv").symlink_to(sys.prefix)
+
+
+def _home(made: Lab, name: str, key: str, bashrc: str) -> None:
+    _folders(made, name)
+    _secret(made.home(name) / ".ssh" / "authorized_keys", key)
+    (made.home(name) / ".bashrc").write_text(bashrc)
+    (made.home(name) / ".profile").write_text(". ~/.bashrc\n")
 
 
 def _secret(path: Path, text: str) -> None:
@@ -201,10 +209,10 @@ def _secret(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def _host(made: Lab, name: str) -> None:
+def _host(made: Lab, name: str, own: str = "") -> None:
     keep = sorted({str(Path(path).resolve()) for path in (sys.base_prefix, sys.prefix, ROOT)})
     covered = [path for path in keep if path.startswith(f"{HOME}/")]
-    node = [str(Path(__file__).with_name("node.sh")), name, str(made.folder), HOME, *covered]
+    node = [str(Path(__file__).with_name("node.sh")), name, str(made.folder), HOME, own, *covered]
     alone = ["unshare", "-m", "-u", "-p", "-f", "--mount-proc", "--kill-child"]
     with (made.folder / f"{name}.log").open("w") as log:
         made.holders[name] = subprocess.Popen(
@@ -243,3 +251,7 @@ for path in ("/proc/net/tcp", "/proc/net/tcp6"):
             found.add((str(getattr(ip, "ipv4_mapped", None) or ip), int(port, 16)))
 print(json.dumps(sorted(found)))
 """
+
+
+if __name__ == "__main__":
+    sys.exit(why_not() or 0)

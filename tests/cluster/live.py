@@ -5,7 +5,6 @@ namespaces.
 """
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,61 +14,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from endpoint import PORT
-from lab import HOSTS, ROOT, Lab, lab, listening, why_not
-
-from raybench.rundir import RunDir
-
-HERE = Path(__file__).parent
-JOBS = "http://127.0.0.1:8265"
-CONFIG = f"""\
-name: namespaces
-region: us-west-2
-experiments:
-  - name: fast
-    instance_type: ml.g5.xlarge
-    endpoint: {{name: fast, url: "http://{HOSTS["ctl"]}:{PORT}"}}
-    route: stream
-    price_per_hour: 1.0
-payloads:
-  - {{name: short, dataset: {{synthetic: {{prompts: 5000, tokens: [10, 30]}}}}, tokens: [1, 500]}}
-loads:
-  - {{kind: closed, concurrency: 8, duration: DURATION, warmup: 1s}}
-fleet: {{actors: 4}}
-"""
-
-PUBLIC = {
-    ("GET", "/"): "the page that asks for the token",
-    ("GET", "/api/authentication_mode"): "whether it asks for one",
-    ("GET", "/api/healthz"): "alive or not",
-    ("GET", "/api/gcs_healthz"): "alive or not",
-    ("GET", "/api/local_raylet_healthz"): "alive or not",
-}
-"""What a Ray that asks for a token tells anybody, and what there is in it."""
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A running cluster, and what its making said."""
-
-    lab: Lab
-    file: Path
-    truth: Path
-    said: str
-
-    def submit(self, folder: Path, duration: str) -> tuple[int, str, Path]:
-        """Submits a run of such a duration to its end: exit code, what was said, where its run directory is."""
-        process, out = self.begin(folder, duration)
-        said, _ = process.communicate(timeout=180)
-        return process.returncode, said, out
-
-    def begin(self, folder: Path, duration: str) -> tuple[Any, Path]:
-        folder = self.lab.folder / folder.name
-        folder.mkdir()
-        config = folder / "namespaces.yaml"
-        config.write_text(CONFIG.replace("DURATION", duration))
-        words = [sys.executable, "-m", "raybench", "submit", str(config), "--out", str(folder / "run")]
-        return self.lab.start("ctl", *words), folder / "run"
+from lab import HOSTS, ROOT, lab, listening, why_not
+from standing import Cluster, answers_to_strangers, asked, rows_of, serve, told, wait_for_nodes
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +25,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
             print(f"\nNO CLUSTER TEST: {reason}; nothing was tested on a real cluster")
         pytest.skip(reason)
     with lab() as made:
-        truth = made.folder / "truth.jsonl"
-        served = made.start("ctl", sys.executable, str(HERE / "endpoint.py"), str(truth))
-        assert served.stdout is not None
-        assert served.stdout.readline() == "ready\n"
+        truth = serve(made)
         file = shipped(made.folder)
         said = made.call("ctl", "ray", "up", str(file), "-y", "--no-config-cache", timeout_s=180)
         tunnel = made.start("ctl", "ray", "dashboard", str(file), "-p", "8265")
@@ -106,37 +49,6 @@ def shipped(folder: Path) -> Path:
     return path
 
 
-NODES = f"""
-import json, os, urllib.request
-request = urllib.request.Request("{JOBS}/api/v0/nodes")
-request.add_header("Authorization", "Bearer " + open(os.environ["RAY_AUTH_TOKEN_PATH"]).read().strip())
-nodes = json.load(urllib.request.urlopen(request, timeout=5))["data"]["result"]["result"]
-print(json.dumps([node["node_ip"] for node in nodes if node["state"] == "ALIVE"]))
-"""
-
-
-def wait_for_nodes(made: Lab, many: int) -> None:
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        process = made.start("ctl", sys.executable, "-c", NODES)
-        out, _ = process.communicate(timeout=30)
-        if process.returncode == 0 and len(json.loads(out)) >= many:
-            return
-        time.sleep(1)
-    raise AssertionError(out)
-
-
-def rows_of(run_dir: Path) -> list[dict[str, Any]]:
-    run = RunDir.open(run_dir)
-    return [row for trial in run.manifest()["trials"] for row in run.requests(trial).to_pylist()]
-
-
-def truth_of(cluster: Cluster) -> dict[str, dict[str, Any]]:
-    whole, _, _ = cluster.truth.read_text().rpartition("\n")
-    records = (json.loads(line) for line in whole.splitlines())
-    return {record["request_id"]: record for record in records}
-
-
 def test_three_nodes_stand_and_each_has_the_token_at_0600(cluster: Cluster) -> None:
     for name in ("head", "w1", "w2"):
         token = cluster.lab.home(name) / ".ray" / "auth_token"
@@ -147,25 +59,32 @@ def test_three_nodes_stand_and_each_has_the_token_at_0600(cluster: Cluster) -> N
 
 def test_no_port_answers_anybody_without_the_token(cluster: Cluster) -> None:
     for name in ("head", "w1", "w2"):
-        open_ports = listening(cluster.lab, name)
-        assert len(open_ports) > 5
-        places = [
-            f"{'127.0.0.1' if address in ('0.0.0.0', '::') else address}:{port}" for address, port in open_ports
-        ]
-        answers = json.loads(cluster.lab.call(name, sys.executable, str(HERE / "probe.py"), *places))
-        assert any(status in (401, 403) for *_, status in answers), f"{name} was not asked for a token: {answers}"
-        answered = [answer for answer in answers if 200 <= answer[3] < 300 and tuple(answer[1:3]) not in PUBLIC]
-        assert answered == []
+        assert told(answers_to_strangers(cluster.lab, name)) == []
 
 
-def test_a_submitted_run_measures_from_the_workers(cluster: Cluster, tmp_path: Path) -> None:
-    code, said, run_dir = cluster.submit(tmp_path, "8s")
-    print(said)
-    assert code in (0, 3), said
+def test_the_same_questions_are_answered_with_the_token(cluster: Cluster) -> None:
+    places = [f"{HOSTS['head']}:6379", "127.0.0.1:8265"]
+    answered = {tuple(answer[:3]) for answer in told(asked(cluster.lab, "head", places, cluster.lab.token))}
+    assert (6379, "GRPC", "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo") in answered
+    assert (8265, "GET", "/api/v0/nodes") in answered
+    assert (8265, "POST", "/api/jobs/") in answered
+
+
+def test_a_submitted_run_measures_from_the_workers_and_opens_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    process, run_dir = cluster.begin(tmp_path, "10s")
+    while len(cluster.arrived()) < 100:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.2)
+    ports = {name: len(listening(cluster.lab, name)) for name in ("head", "w1", "w2")}
+    answers = {name: told(answers_to_strangers(cluster.lab, name)) for name in ports}
+    said, _ = process.communicate(timeout=180)
+    print(said, f"ports listening during the run: {ports}")
+    assert process.returncode in (0, 3), said
+    assert answers == {"head": [], "w1": [], "w2": []}
     rows = rows_of(run_dir)
     assert {row["host"] for row in rows} == {"rb-w1", "rb-w2"}
     assert {row["outcome"] for row in rows} == {"ok"}
-    assert {row["request_id"] for row in rows} <= set(truth_of(cluster))
+    assert {row["request_id"] for row in rows} <= set(cluster.arrived())
     assert (run_dir / "report.html").is_file()
     assert cluster.lab.token not in said
 
@@ -189,9 +108,9 @@ class Loss:
 
 @pytest.fixture(scope="module")
 def loss(cluster: Cluster) -> Loss:
-    before = len(truth_of(cluster))
+    before = len(cluster.arrived())
     process, run_dir = cluster.begin(Path("loss"), "30s")
-    while len(truth_of(cluster)) < before + 300:
+    while len(cluster.arrived()) < before + 300:
         assert process.poll() is None, process.communicate()
         time.sleep(0.2)
     vanished_ns = time.monotonic_ns()
@@ -201,7 +120,7 @@ def loss(cluster: Cluster) -> Loss:
     manifest = json.loads((run_dir / "run.json").read_text())
     (trial,) = manifest["trials"]
     rows = rows_of(run_dir)
-    first, *truth = sorted(list(truth_of(cluster).values())[before:], key=lambda record: record["arrived_ns"])
+    first, *truth = sorted(list(cluster.arrived().values())[before:], key=lambda record: record["arrived_ns"])
     kept = {row["request_id"] for row in rows}
     (summary,) = pq.read_table(run_dir / "trials.parquet").to_pylist()
     return Loss(

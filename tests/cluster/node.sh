@@ -1,8 +1,9 @@
 #!/bin/bash
-# The first process of one host: called inside its namespaces with NAME FOLDER SYSTEM_HOME [PATH to keep visible]...
+# The first process of one host: called inside its namespaces with NAME FOLDER SYSTEM_HOME OWN [PATH to keep visible]...
+# OWN, if not empty, is a folder that this host may change without anybody else seeing it.
 set -eu
-name=$1 folder=$2 system_home=$3
-shift 3
+name=$1 folder=$2 system_home=$3 own=$4
+shift 4
 home=$folder/home/$name
 hostname "rb-$name"
 mount --make-rprivate /
@@ -16,6 +17,14 @@ mount -t tmpfs -o size=2g tmpfs /tmp/ray
 mount -t tmpfs -o size=600m tmpfs /dev/shm
 mount -t tmpfs -o size=16m tmpfs /run
 mkdir /run/sshd
+if [ "$own" ]; then
+  mkdir "$folder/own-$name"
+  mount -t tmpfs -o size=1g tmpfs "$folder/own-$name"
+  mkdir "$folder/own-$name/changed" "$folder/own-$name/work"
+  mount -t overlay -o "lowerdir=$own,upperdir=$folder/own-$name/changed,workdir=$folder/own-$name/work" overlay "$own"
+fi
+{ grep -v ^ubuntu: /etc/passwd; echo "ubuntu:x:0:0::$system_home:/bin/bash"; } > /run/passwd
+mount --bind /run/passwd /etc/passwd  # the user of a cloud image
 cat > /run/sshd_config <<END
 Port 22
 HostKey $folder/hostkey
