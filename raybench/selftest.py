@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from raybench.cluster.fleet import Crew
 
 LADDER = (1, 16, 64, 128, 256)
-FULL_S, SHORT_S = 1.25, 0.75
+FULL_S, SHORT_S = 1.25, 0.5
 ATTEMPTS = 2
 """How often a rung is tried: what else the machine does can only make a stamp later."""
 

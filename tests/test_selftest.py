@@ -360,4 +360,4 @@ def test_every_actor_measures_itself_on_its_host_at_the_load_that_the_run_has(
     assert [(each.experiment, each.actor) for each in both.actors] == [("a", "a-0"), ("b", "b-0")]
     assert all(each.host and each.rungs[-1].streams == 4 for each in both.actors)
     assert busy.actors[0].rungs[-1].streams == 64
-    assert busy.actors[0].rungs[-1].requests == 96, "0.75 s of 128 requests a second"
+    assert busy.actors[0].rungs[-1].requests == 64, "0.5 s of 128 requests a second"

@@ -45,8 +45,6 @@ def pictures(run_dir: Path) -> None:
 
 def warm_up() -> None:
     """Loads what `build` needs, about two seconds of CPU, so that a thread can have it ready in time."""
-    import pandas  # noqa: F401  (Altair looks at it wherever it is: whole, not half imported by another thread)
-
     from raybench.report import vega
     from raybench.report.charts import style
 
