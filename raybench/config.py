@@ -8,9 +8,10 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, model_
 
 from raybench.analysis.columns import ALIASES, QUANTILES, RATES, SPREADS
 from raybench.client.target import Timeouts
+from raybench.datasets import PayloadSpec, TraceRequests
 from raybench.errors import InputError
-from raybench.loads import LoadSpec, SearchLoad
-from raybench.specs import Experiment, PayloadSpec, SimulatedEndpoint
+from raybench.loads import LoadSpec, ReplayLoad, SearchLoad
+from raybench.specs import Experiment, SimulatedEndpoint
 from raybench.strict import Model, Name, Seconds, Some, explain, nearest, seconds, shown, wrong
 from raybench.yamlfile import Document, dotted, read
 
@@ -160,6 +161,20 @@ class Config(Model):
                     if name not in names:
                         at = ("loads", index, part)
                         raise wrong(f"{shown(name)} is none of the {part}", nearest(name, names), *at)
+        return self
+
+    @model_validator(mode="after")
+    def _replays_send_what_the_trace_sent(self) -> Self:
+        for place, load in enumerate(self.loads):
+            for payload in self.payloads:
+                if load.payloads is not None and payload.name not in load.payloads:
+                    continue
+                asked = payload.dataset
+                if not isinstance(load, ReplayLoad) or not isinstance(asked, TraceRequests):
+                    continue
+                if (asked.trace, asked.slice_s) != (load.trace, load.slice_s):
+                    problem = f"replays another trace or slice than '{payload.name}' has the requests of"
+                    raise wrong(problem, "the same trace and slice, or payloads: […] for each", "loads", place)
         return self
 
     @model_validator(mode="after")

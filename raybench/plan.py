@@ -7,15 +7,20 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from raybench.analysis.columns import QUANTILES
+from raybench.clock import NS_PER_S
 from raybench.config import Config
-from raybench.load.arrivals import Closed, Load
+from raybench.datasets import PayloadSpec, TraceRequests
+from raybench.load.arrivals import Closed, Load, Replay
 from raybench.load.search import Search
 from raybench.loads import LoadSpec
 from raybench.simulator.profiles import Batching, Fixed
-from raybench.specs import Experiment, PayloadSpec, SimulatedEndpoint
+from raybench.specs import Experiment, SimulatedEndpoint
 
 MAX_TRIALS = 10_000
 MAX_ID_CHARS = 240
+REPLAY_SLACK = 1.05
+"""By how much a trial may outlast its trace: the last arrival is seldom where a round number of seconds ends."""
+
 PROBE_CHARS = 20
 """What a probe's name adds to that of its search."""
 
@@ -26,7 +31,8 @@ class Trial:
 
     It lasts `duration_s` or until `requests` were measured; a search has neither, its probes are trials of their own.
     `cell` counts payloads × loads × repeats and `seed` draws the arrivals: both are the same for every experiment, so
-    that endpoints are compared on equal work. `expected_s` is None where nothing tells; of a search, the most.
+    that endpoints are compared on equal work. `in_order` gives the k-th arrival the k-th prompt. `expected_s` is None
+    where nothing tells; of a search, the most.
     """
 
     trial_id: str
@@ -41,6 +47,7 @@ class Trial:
     requests: int | None
     seed: int
     expected_s: float | None
+    in_order: bool = False
 
     @property
     def max_in_flight(self) -> int | None:
@@ -102,6 +109,7 @@ def plan(config: Config) -> Plan:
                 "the names of this trial are too long", f"at most {MAX_ID_CHARS} together", "loads", place
             )
         _check_samples(config, trial)
+        _check_replay(config, trial, place)
         trials.append(trial)
         if len(trials) > MAX_TRIALS:
             raise config.wrong("too many trials", f"at most {MAX_TRIALS} in a run", "loads")
@@ -160,7 +168,24 @@ def _trial(
         requests=spec.requests,
         seed=int.from_bytes(hashlib.sha256(f"{config.seed}~{name}".encode()).digest()[:8]) >> 1,
         expected_s=_expected_s(experiment, payload, spec, load),
+        in_order=isinstance(load, Replay) and isinstance(payload.dataset, TraceRequests),
     )
+
+
+def _check_replay(config: Config, trial: Trial, place: int) -> None:
+    """A trace that ends before the trial does would be measured as a lower rate than it has."""
+    load = trial.load
+    if not isinstance(load, Replay):
+        return
+    offsets_ns = load.offsets_ns(0)
+    if trial.requests is not None and trial.requests > len(offsets_ns):
+        problem = f"{trial.requests} requests of a trace that has {len(offsets_ns)}"
+        raise config.wrong(problem, f"at most {len(offsets_ns)}", "loads", place, "requests")
+    last_s = int(offsets_ns[-1]) / NS_PER_S
+    ends_s = last_s if load.slice_s is None else (load.slice_s[1] - load.slice_s[0]) / load.speed
+    if trial.duration_s is not None and trial.warmup_s + trial.duration_s > ends_s * REPLAY_SLACK:
+        problem = f"lasts longer than the trace, whose last arrival is at {last_s:.1f} s"
+        raise config.wrong(problem, f"warmup and duration of at most {ends_s:.1f} s", "loads", place, "duration")
 
 
 def _check_samples(config: Config, trial: Trial) -> None:

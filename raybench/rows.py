@@ -55,11 +55,15 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A text to complete and how many tokens it has, by the means named in `tokens_source`."""
+    """A text to complete and how many tokens it has, by the means named in `tokens_source`.
+
+    `max_tokens`, where it has its own, is the most that its completion may have.
+    """
 
     text: str
     tokens: int
     tokens_source: str
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

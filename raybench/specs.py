@@ -9,13 +9,10 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from raybench.errors import InputError
-from raybench.payloads.files import Jsonl, LongBench
-from raybench.payloads.pool import Payload
-from raybench.payloads.synthetic import Synthetic
 from raybench.rows import MAX_TOKENS
 from raybench.simulator.faults import Faults
 from raybench.simulator.profiles import PROFILES, Profile, profile
-from raybench.strict import Distinct, File, Model, Name, OneOrMore, nearest, shown, wrong
+from raybench.strict import Model, Name, nearest, shown, wrong
 
 _ENDPOINT = re.compile(r"[A-Za-z0-9](-*[A-Za-z0-9]){0,62}")
 _URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?")
@@ -48,7 +45,6 @@ def _url(value: str) -> str:
 
 
 EndpointName = Annotated[str, AfterValidator(_endpoint_name)]
-Tokens = Annotated[int, Field(ge=0, le=10_000_000)]
 
 
 class ExistingEndpoint(Model):
@@ -168,121 +164,3 @@ class Experiment(Model):
             if type(most) is not int or most < 1:
                 raise wrong(f"{shown(most)} is not allowed", "a whole number, at least 1", "parameters", key)
         return self
-
-
-class LongBenchFiles(Model):
-    """LongBench JSONL files: one object a line with input, context, language, …"""
-
-    longbench: Annotated[tuple[File, ...], OneOrMore, Distinct]
-
-    @property
-    def source(self) -> LongBench:
-        """Where the texts come from."""
-        return LongBench(self.longbench)
-
-
-class JsonlFiles(Model):
-    """JSONL files with a prompt a line, or with the fields a template names."""
-
-    jsonl: Annotated[tuple[File, ...], OneOrMore, Distinct]
-
-    @property
-    def source(self) -> Jsonl:
-        """Where the texts come from."""
-        return Jsonl(self.jsonl)
-
-
-class SyntheticTexts(Model):
-    """How many prompts to make up, and how long: tokens in [low, high), by default the payload's."""
-
-    prompts: int = Field(ge=1, le=1_000_000)
-    tokens: tuple[Tokens, Tokens] | None = None
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.tokens and not 1 <= self.tokens[0] < self.tokens[1]:
-            raise wrong(f"no length is in {_bucket(self.tokens)}", "[min, max) with 1 <= min < max", "tokens")
-        return self
-
-
-class SyntheticPrompts(Model):
-    """Made-up prompts, seeded, each different."""
-
-    synthetic: SyntheticTexts
-
-    @property
-    def source(self) -> Synthetic:
-        """Where the texts come from."""
-        return Synthetic(self.synthetic.prompts, self.synthetic.tokens)
-
-
-_DATASETS = ("longbench", "jsonl", "synthetic")
-
-
-def _one_kind_of_dataset(value: Any) -> Any:
-    if not isinstance(value, dict):
-        raise wrong("is not a mapping", "exactly one of longbench, jsonl, synthetic")
-    for key in value:
-        if key not in _DATASETS:
-            raise wrong("not a kind of dataset", nearest(key, _DATASETS), key)
-    if len(value) != 1:
-        raise wrong("which dataset?", "exactly one of longbench, jsonl, synthetic")
-    return value
-
-
-Dataset = Annotated[
-    Annotated[LongBenchFiles, Tag("LongBench")]
-    | Annotated[JsonlFiles, Tag("JSONL")]
-    | Annotated[SyntheticPrompts, Tag("made up")],
-    Discriminator(lambda value: {"longbench": "LongBench", "jsonl": "JSONL"}.get(next(iter(value)), "made up")),
-    BeforeValidator(_one_kind_of_dataset),
-]
-
-
-class PayloadSpec(Model):
-    """One set of prompts: a dataset's texts whose token count lies in [tokens[0], tokens[1]), in one language."""
-
-    name: Name
-    dataset: Dataset
-    template: File | None = None
-    tokens: tuple[Tokens, Tokens] | None = None
-    language: str | None = Field(default=None, min_length=1, max_length=20)
-    tokenizer: File | None = None
-    limit: int | None = Field(default=None, ge=1, le=1_000_000)
-
-    @property
-    def payload(self) -> Payload:
-        """The prompts to load."""
-        return Payload(self.name, self.dataset.source, self.template, self.tokens, self.language, self.limit)
-
-    @property
-    def expected_tokens(self) -> int | None:
-        """The middle of the lengths asked for."""
-        made_up = self.dataset.synthetic.tokens if isinstance(self.dataset, SyntheticPrompts) else None
-        lengths = made_up or self.tokens
-        return sum(lengths) // 2 if lengths else None
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.tokens and self.tokens[0] >= self.tokens[1]:
-            raise wrong(f"no length is in {_bucket(self.tokens)}", "[min, max) with min < max", "tokens")
-        if isinstance(self.dataset, SyntheticPrompts):
-            self._check_made_up(self.dataset.synthetic.tokens)
-        return self
-
-    def _check_made_up(self, wanted: tuple[int, int] | None) -> None:
-        """Made-up prompts have a length, inside the bucket, and are English as they are."""
-        at = ("dataset", "synthetic")
-        if wanted is None and self.tokens is None:
-            raise wrong("how long are the made-up prompts?", "tokens: [min, max)", *at)
-        if wanted and self.tokens and not self.tokens[0] <= wanted[0] < wanted[1] <= self.tokens[1]:
-            inside = f"inside the bucket {_bucket(self.tokens)}"
-            raise wrong(f"{_bucket(wanted)} reaches out of the bucket", inside, *at, "tokens")
-        if self.template is not None:
-            raise wrong("made-up prompts take no template", "no template", "template")
-        if self.language not in (None, "en"):
-            raise wrong("made-up prompts are in English", "language: en", "language")
-
-
-def _bucket(tokens: tuple[int, int]) -> str:
-    return f"[{tokens[0]}, {tokens[1]})"

@@ -14,7 +14,7 @@ from raybench.load.arrivals import Closed, Constant, Gamma, Load, Poisson, Ramp,
 from raybench.load.search import Search
 from raybench.payloads.files import Jsonl, LongBench
 from raybench.payloads.pool import Payload
-from raybench.payloads.synthetic import Synthetic
+from raybench.payloads.synthetic import Recorded, Synthetic
 from raybench.simulator.profiles import PROFILES
 from raybench.specs import ExistingEndpoint, SimulatedEndpoint
 from raybench.yamlfile import MAX_BYTES
@@ -110,6 +110,13 @@ def test_each_kind_of_load_becomes_the_object_that_is_played(write: Write, load:
     assert loads(write, load) == (wanted,)
 
 
+def test_a_payload_can_be_the_requests_of_a_trace(write: Write) -> None:
+    text = GOOD.replace("{jsonl: prompts.jsonl}", "{trace: trace.jsonl}").replace("    tokens: [1, 500]\n", "")
+    (payload,) = load_config(write(text)).payloads
+    assert payload.payload.dataset == Recorded("trace.jsonl", ((1, 1),))
+    assert payload.expected_tokens == 1
+
+
 def test_a_replayed_trace_is_found_beside_the_config(write: Write) -> None:
     (load,) = loads(write, "{kind: replay, trace: trace.jsonl, speed: 2, slice: [1s, 1m], duration: 60s}")
     assert load == Replay(write(GOOD).parent / "trace.jsonl", 2.0, (1.0, 60.0))
@@ -194,6 +201,16 @@ def test_a_file_that_is_not_plain_yaml_is_refused(write: Write, case: str) -> No
 
 
 EDITS: dict[str, tuple[str, str, str]] = {
+    "another trace": (
+        "dataset: {jsonl: prompts.jsonl}\n    tokens: [1, 500]\nloads:\n  - kind: closed\n    concurrency: [1, 8]",
+        "dataset: {trace: trace.jsonl}\nloads:\n  - kind: replay\n    trace: prompts.jsonl",
+        "14: loads[0]: replays another trace or slice than 'short' has the requests of; the same trace and slice",
+    ),
+    "tokens of a trace": (
+        "{jsonl: prompts.jsonl}",
+        "{trace: trace.jsonl}",
+        "13: payloads[0].tokens: a trace's requests are all there, as long as they were; no tokens",
+    ),
     "13 unknown": ("concurrency:", "concurency:", "16: loads[0].concurency: unknown key; did you mean concurrency?"),
     "13 unknown on top": ("region:", "regoin:", "2: regoin: unknown key; did you mean region?"),
     "13 unknown, nothing near": ("report: {payload", "report: {xyz", "20: report.xyz: unknown key; one of payload"),

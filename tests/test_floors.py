@@ -17,7 +17,7 @@ FLOORS = [
     ["report"],
     ["yamlfile"],
     ["strict"],
-    ["specs", "loads"],
+    ["specs", "datasets", "loads"],
     ["config"],
     ["plan"],
     ["cluster"],

@@ -7,8 +7,13 @@ import pytest
 from world import S, World
 
 from raybench.load.arrivals import Constant, Gamma, Poisson, Ramp, Replay
+from raybench.payloads.pool import Payload, load_pool
+from raybench.payloads.synthetic import Recorded
+from raybench.payloads.tokens import counter
+from raybench.rows import Prompt
 
 TRACES = Path(__file__).parents[2] / "shared" / "data" / "traces"
+OURS = Path(__file__).parents[1] / "configs" / "replay.jsonl"
 QUICK = {"ttft_s": 0.01, "tokens": 1}
 
 Drawn = Constant | Poisson | Gamma | Ramp
@@ -50,3 +55,41 @@ def test_a_trace_replays_with_its_own_inter_arrival_times(pattern: str) -> None:
     sent_ns = np.sort(np.array(played.column("sent_ns")))[:500]
     assert np.array_equal(sent_ns, offsets)
     assert played.summary()["lateness_max"] == 0
+
+
+def recorded(load: Replay) -> tuple[list[tuple[int, int]], list[Prompt]]:
+    """What a trace asks for, tokens in and out, and a prompt for each of its requests."""
+    asked = load.requests()
+    lengths = list(zip(asked.input_tokens.tolist(), asked.output_tokens.tolist(), strict=True))
+    pool = load_pool(Payload("p", Recorded("trace", tuple(lengths))), counter(None), 7, Path())
+    return lengths, list(pool.prompts)
+
+
+@pytest.mark.parametrize("actors", [1, 3])
+def test_a_replay_sends_the_traces_own_lengths_each_at_its_own_instant(actors: int) -> None:
+    load = Replay(OURS, speed=2.0, slice_s=(10.0, 40.0))
+    lengths, prompts = recorded(load)
+    many = {"ttft_s": 0.01, "itl_s": 0.001, "tokens": 100}
+    play = World(load, duration_s=15, overrides=many, prompts=prompts, actors=actors, in_order=True).play()
+    rows = sorted(play.table.to_pylist(), key=lambda row: row["seq"])
+    assert [row["planned_ns"] for row in rows] == load.offsets_ns(0).tolist()
+    assert [row["max_tokens"] for row in rows] == [tokens_out for _, tokens_out in lengths]
+    assert [row["completion_tokens"] for row in rows] == [row["max_tokens"] for row in rows]
+    assert all(abs(row["prompt_tokens"] - asked) <= 1 for row, (asked, _) in zip(rows, lengths, strict=True))
+
+
+def test_max_in_flight_holds_where_arrivals_share_an_instant(tmp_path: Path) -> None:
+    trace = tmp_path / "burst.jsonl"
+    trace.write_text('{"timestamp": 0, "input_length": 5, "output_length": 3}\n' * 10)
+    play = World(Replay(trace, max_in_flight=2), requests=10, route="invoke", overrides=QUICK).play()
+    assert sorted(play.column("outcome")) == ["not_sent"] * 8 + ["ok"] * 2
+
+
+def test_requests_that_are_not_sent_take_their_prompts_with_them() -> None:
+    load = Replay(OURS, speed=50.0, max_in_flight=1)
+    lengths, prompts = recorded(load)
+    slow = {"ttft_s": 0.5, "tokens": 1}
+    play = World(load, duration_s=1, overrides=slow, route="invoke", prompts=prompts, in_order=True).play()
+    rows = sorted(play.table.to_pylist(), key=lambda row: row["seq"])
+    assert {row["outcome"] for row in rows} == {"ok", "not_sent"}
+    assert [row["max_tokens"] for row in rows] == [tokens_out for _, tokens_out in lengths[: len(rows)]]

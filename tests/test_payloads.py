@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from raybench.errors import InputError
 from raybench.payloads.files import MAX_LINE_BYTES, Jsonl, LongBench, records
-from raybench.payloads.pool import Payload, Pool, load_pool, order
-from raybench.payloads.synthetic import HEAD_WORDS, WORDS, Synthetic
+from raybench.payloads.pool import RECORDED_TOKENS, Payload, Pool, load_pool, order
+from raybench.payloads.synthetic import HEAD_WORDS, WORDS, Recorded, Synthetic
 from raybench.payloads.templates import parse, read_template
 from raybench.payloads.tokens import Counter, counter, estimate_tokens
 from raybench.rows import Source
@@ -274,6 +274,7 @@ def test_a_limit_takes_a_seeded_choice_from_the_whole_dataset_in_its_order(tmp_p
         (lambda: Payload("p", Jsonl((Path("d"),)), tokens=(5, 5)), r"tokens is \[5, 5\]"),
         (lambda: Payload("p", Jsonl((Path("d"),)), limit=0), "limit is 0"),
         (lambda: Payload("p", Synthetic(5)), "needs a length"),
+        (lambda: Payload("p", Recorded("t", ((5, 1),)), tokens=(1, 9)), "nothing beside it"),
         (lambda: Payload("p", Synthetic(5), Path("t"), tokens=(1, 5)), "takes no template"),
         (lambda: Payload("p", Synthetic(5), tokens=(1, 5), language="zh"), "synthetic texts are in en"),
         (lambda: Payload("p", Synthetic(5, (1, 6)), tokens=(1, 5)), "reaches out of tokens"),
@@ -378,3 +379,23 @@ def test_actors_turns_recombine_to_the_very_order(prompts: int, trial: int, acto
 def test_short_trials_do_not_replay_each_others_prompts() -> None:
     trials = [set(take(100, order(1000, 7, trial))) for trial in range(5)]
     assert len(set.union(*trials)) == 500
+
+
+def test_a_traces_prompts_are_as_long_as_its_requests_and_may_be_alike_where_they_are_short() -> None:
+    lengths = ((1, 3), *((n, 2 * n) for n in range(5, 300)), *(((1, 9),) * 600))
+    pool = load_pool(Payload("p", Recorded("trace", lengths)), ESTIMATE, 7, Path())
+    assert [prompt.max_tokens for prompt in pool.prompts] == [most for _, most in lengths]
+    assert all(abs(prompt.tokens - wanted) <= 1 for prompt, (wanted, _) in zip(pool.prompts, lengths, strict=True))
+    assert pool.kept == len(lengths)
+    assert pool.datasets == ("trace",)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "problem"),
+    [(((RECORDED_TOKENS + 1, 1),), "32,000,001 tokens"), (((2_000_000, 1),), "request 0 of trace has")],
+)
+def test_a_trace_too_large_for_memory_or_for_a_body_is_an_input_error(
+    lengths: tuple[tuple[int, int], ...], problem: str
+) -> None:
+    with pytest.raises(InputError, match=problem):
+        load_pool(Payload("p", Recorded("trace", lengths)), ESTIMATE, 7, Path())

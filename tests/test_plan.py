@@ -121,12 +121,41 @@ def test_more_trials_than_anyone_waits_for_are_refused(planned: Planned) -> None
 
 def test_a_trial_whose_name_no_file_system_takes_is_refused(planned: Planned, tmp_path: Path) -> None:
     trace = tmp_path / f"{'t' * 200}.jsonl"
-    trace.write_text("{}\n")
+    trace.write_text('{"timestamp": 0, "input_length": 1, "output_length": 1}\n' * 9)
     text = TWO_BY_TWO.replace(LOAD, f"{{kind: replay, trace: {trace.name}, requests: 9}}").replace(
         "a,", "a" * 80 + ","
     )
     with pytest.raises(InputError, match=r"small.yaml:9: loads\[0\]: the names of this trial are too long; "):
         planned(text)
+
+
+@pytest.mark.parametrize(
+    ("length", "problem"),
+    [
+        ("requests: 301", "requests: 301 requests of a trace that has 300; at most 300"),
+        (
+            "duration: 60s",
+            "duration: lasts longer than the trace, whose last arrival is at 29.9 s; warmup and duration",
+        ),
+        (
+            "speed: 2, warmup: 5s, duration: 12s",
+            "duration: lasts longer than the trace, whose last arrival is at 14.9",
+        ),
+        (
+            "slice: [10s, 20s], duration: 11s",
+            "duration: lasts longer .* at 9.9 s; warmup and duration of at most 10.0",
+        ),
+    ],
+)
+def test_a_trial_that_outlasts_its_trace_is_refused(
+    planned: Planned, tmp_path: Path, length: str, problem: str
+) -> None:
+    lines = (f'{{"timestamp": {100 * k}, "input_length": 5, "output_length": 3}}\n' for k in range(300))
+    (tmp_path / "trace.jsonl").write_text("".join(lines))
+    with pytest.raises(InputError, match=rf"small.yaml:9: loads\[0\]\.{problem}"):
+        planned(TWO_BY_TWO.replace(LOAD, f"{{kind: replay, trace: trace.jsonl, {length}}}"))
+    for fits in ("requests: 300", "duration: 30s", "speed: 2, duration: 15s", "slice: [10s, 20s], duration: 10s"):
+        assert planned(TWO_BY_TWO.replace(LOAD, f"{{kind: replay, trace: trace.jsonl, {fits}}}")).trials
 
 
 def test_a_percentile_that_so_few_requests_cannot_give_is_refused(planned: Planned) -> None:

@@ -63,6 +63,7 @@ class World:
     meddle: Callable[[VirtualNetwork], None] | None = None
     connections: int | None = None
     seed: int = 7
+    in_order: bool = False
 
     def play(self) -> "Played":
         """Plays it, always the same way."""
@@ -76,7 +77,8 @@ class World:
     @property
     def trial(self) -> Trial:
         return Trial(
-            "t", 0, "e", "p", self.load, 0, 0, self.warmup_s, self.duration_s, self.requests, self.seed, None
+            *("t", 0, "e", "p", self.load, 0, 0),
+            *(self.warmup_s, self.duration_s, self.requests, self.seed, None, self.in_order),
         )
 
     async def _main(

@@ -20,9 +20,9 @@ from raybench.load.arrivals import Closed, Offsets, stripe
 from raybench.load.arrivals import share as part_of
 from raybench.load.attack import Attack, Identity, Span
 from raybench.load.search import Search
-from raybench.payloads.pool import order
+from raybench.payloads.pool import in_order, order
 from raybench.plan import Trial
-from raybench.rows import Prompt, Request, Row
+from raybench.rows import MAX_TOKENS, Prompt, Request, Row
 
 OPEN_CONNECTIONS = 64
 """Opened ahead for an open load that has no bound of its own."""
@@ -93,7 +93,11 @@ class Part:
         write: Callable[[Row], None],
     ) -> Attack[Reply]:
         """The load loop, ready for `play`."""
-        turns = order(len(pool), self.seed, self.trial.cell, self.post.index, self.post.actors)
+        post, trial = self.post, self.trial
+        if trial.in_order:
+            turns = in_order(len(pool), post.index, post.actors)
+        else:
+            turns = order(len(pool), self.seed, trial.cell, post.index, post.actors)
         requests = (pool[turn] for turn in turns)
         identity = self._identity(host)
         return Attack(client, requests, self._span(), identity, t0_ns=t0_ns, clock=clock, write=write)
@@ -150,6 +154,9 @@ def _arrivals(trial: Trial, index: int, actors: int) -> Offsets:
 
 def request(target: Target, parameters: Mapping[str, Any], prompt: Prompt) -> Request:
     """A prompt as the body that the endpoint's dialect wants."""
+    if prompt.max_tokens is not None and target.dialect != "embeddings":
+        others = {name: value for name, value in parameters.items() if name not in MAX_TOKENS}
+        parameters = others | {MAX_TOKENS[0]: prompt.max_tokens}
     body = dialects.body(target.dialect, prompt.text, parameters, target.streams)
     digest = hashlib.blake2b(body, digest_size=8).hexdigest()
     return Request(body, digest, prompt, dialects.max_tokens(parameters))

@@ -123,7 +123,8 @@ class Attack(Generic[R]):
             if think_time_ns:
                 await sleep_until(free_ns := free_ns + think_time_ns, self.clock)
             seq, phase = self._plan(free_ns)
-            free_ns = await self._send(seq, phase, free_ns)
+            self.in_flight += 1
+            free_ns = await self._send(seq, phase, free_ns, next(self.requests))
 
     async def _arrivals(
         self, group: asyncio.TaskGroup, offsets_ns: npt.NDArray[np.int64], max_in_flight: int | None
@@ -134,10 +135,12 @@ class Attack(Generic[R]):
             if self._over(planned_ns):
                 return
             seq, phase = self._plan(planned_ns)
+            request = next(self.requests)  # here, so that the k-th arrival has the k-th whatever becomes of others
             if max_in_flight is not None and self.in_flight >= max_in_flight:
-                self._note(seq, phase, planned_ns, next(self.requests), None)
+                self._note(seq, phase, planned_ns, request, None)
             else:
-                group.create_task(self._send(seq, phase, planned_ns))
+                self.in_flight += 1
+                group.create_task(self._send(seq, phase, planned_ns, request))
 
     def _over(self, now_ns: int) -> bool:
         if self._stopped:
@@ -154,9 +157,7 @@ class Attack(Generic[R]):
             self._measured_open += 1
         return seq, phase
 
-    async def _send(self, seq: int, phase: Phase, planned_ns: int) -> int:
-        request = next(self.requests)
-        self.in_flight += 1
+    async def _send(self, seq: int, phase: Phase, planned_ns: int, request: Request) -> int:
         reply = await self.client.send(request)
         self.in_flight -= 1
         self._note(seq, phase, planned_ns, request, reply)

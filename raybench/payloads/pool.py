@@ -6,7 +6,7 @@ import sys
 from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count, cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import orjson
 
 from raybench.errors import InputError
 from raybench.payloads.files import Jsonl, LongBench, Text, texts
-from raybench.payloads.synthetic import Synthetic, lengths, write
+from raybench.payloads.synthetic import Recorded, Synthetic, lengths, write
 from raybench.payloads.templates import read_template
 from raybench.payloads.tokens import Counter
 from raybench.rows import Prompt
@@ -30,7 +30,10 @@ DROPS = ("language", "too_large", "too_short", "too_long", "duplicate", "limit")
 
 _ANY = (0, sys.maxsize)
 
-Dataset = LongBench | Jsonl | Synthetic
+RECORDED_TOKENS = 32_000_000
+"""The most tokens of prompts that a trace may ask for: some 160 MB of text, held by every load actor."""
+
+Dataset = LongBench | Jsonl | Synthetic | Recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,10 @@ class Payload:
             raise ValueError(f"tokens is [{self.tokens[0]}, {self.tokens[1]}]; low and high with 0 <= low < high")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit is {self.limit}; at least 1")
-        if isinstance(self.dataset, Synthetic):
+        if isinstance(self.dataset, Recorded):
+            if (self.template, self.tokens, self.language, self.limit) != (None, None, None, None):
+                raise ValueError("the prompts of a trace are all there, in its order; nothing beside it")
+        elif isinstance(self.dataset, Synthetic):
             self._check_synthetic(self.dataset)
         elif not self.dataset.files:
             raise ValueError("the dataset names no file; at least one")
@@ -93,8 +99,11 @@ def load_pool(payload: Payload, counter: Counter, seed: int, base_dir: Path) -> 
 
     A file that is missing or wrong, and a bucket that stays empty, are InputErrors.
     """
-    bucket = _Bucket(payload, counter)
     rng = random.Random(f"prompts {payload.name} {seed}")
+    if isinstance(payload.dataset, Recorded):
+        prompts = tuple(_recorded(payload.name, payload.dataset, counter, rng))
+        return Pool(payload.name, prompts, dict.fromkeys(DROPS, 0), str(counter.source), (payload.dataset.name,))
+    bucket = _Bucket(payload, counter)
     datasets: tuple[str, ...] = ("synthetic",)
     if isinstance(payload.dataset, Synthetic):
         found = _synthetic(payload, payload.dataset, counter, rng)
@@ -102,11 +111,16 @@ def load_pool(payload: Payload, counter: Counter, seed: int, base_dir: Path) -> 
         template = None if payload.template is None else read_template(base_dir / payload.template)
         found = texts(payload.dataset, template, base_dir)
         datasets = tuple(file.name for file in payload.dataset.files)
-    prompts = bucket.keep(found)
-    chosen = tuple(prompts) if payload.limit is None else _choose(prompts, payload.limit, rng, bucket.dropped)
+    kept = bucket.keep(found)
+    chosen = tuple(kept) if payload.limit is None else _choose(kept, payload.limit, rng, bucket.dropped)
     if not chosen:
         raise InputError(bucket.verdict(), key=f"payload {payload.name}", allowed="at least one prompt")
     return Pool(payload.name, chosen, dict(bucket.dropped), str(counter.source), datasets)
+
+
+def in_order(prompts: int, actor: int = 0, actors: int = 1) -> Iterator[int]:
+    """Endless indices into a pool, first to last and again; actor `actor` of `actors` takes every `actors`-th."""
+    return islice(cycle(range(prompts)), actor, None, actors)
 
 
 def order(prompts: int, seed: int, trial: int, actor: int = 0, actors: int = 1) -> Iterator[int]:
@@ -140,6 +154,20 @@ def _synthetic(payload: Payload, dataset: Synthetic, counter: Counter, rng: rand
     except ValueError as error:
         key = f"payload {payload.name}"
         raise InputError(str(error), key=key, allowed="longer texts, or fewer of them") from None
+
+
+def _recorded(name: str, trace: Recorded, counter: Counter, rng: random.Random) -> Iterator[Prompt]:
+    """A prompt for each request of a trace; the shortest may be alike, as they are in the trace."""
+    key, wanted = f"payload {name}", [tokens_in for tokens_in, _ in trace.lengths]
+    if sum(wanted) > RECORDED_TOKENS:
+        problem = f"the prompts of {trace.name} have {sum(wanted):,} tokens"
+        raise InputError(problem, key=key, allowed=f"at most {RECORDED_TOKENS:,}: a slice of the trace")
+    written = write(wanted, 1, sys.maxsize, counter, rng, alike=True)
+    for place, (text, (_, tokens_out)) in enumerate(zip(written, trace.lengths, strict=True)):
+        if len(text) > MAX_BODY_BYTES - ROOM_BYTES:
+            problem = f"request {place} of {trace.name} has {len(text):,} bytes"
+            raise InputError(problem, key=key, allowed=f"at most {MAX_BODY_BYTES - ROOM_BYTES:,}: a slice without it")
+        yield Prompt(text, counter.count(text), str(counter.source), tokens_out)
 
 
 class _Bucket:

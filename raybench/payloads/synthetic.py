@@ -69,15 +69,26 @@ class Synthetic:
             raise ValueError(f"prompt_tokens is [{low}, {high}]; low and high with 1 <= low < high")
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A prompt for each request of the trace `name`, in its order: tokens in, and the most tokens out."""
+
+    name: str
+    lengths: tuple[tuple[int, int], ...]
+
+
 def lengths(prompts: int, low: int, high: int, rng: random.Random) -> Iterator[int]:
     """`prompts` token counts drawn uniformly from `[low, high)`."""
     return (rng.randrange(low, high) for _ in range(prompts))
 
 
-def write(wanted: Iterable[int], low: int, high: int, counter: Counter, rng: random.Random) -> Iterator[str]:
+def write(
+    wanted: Iterable[int], low: int, high: int, counter: Counter, rng: random.Random, *, alike: bool = False
+) -> Iterator[str]:
     """One text of each wanted number of tokens, or the nearest that words reach, always within `[low, high)`.
 
-    No two begin alike. ValueError where there is no such text, or not so many of them.
+    No two begin alike, but for short ones that run out where `alike` allows it. ValueError where there is no such
+    text, or not so many of them.
     """
     words = _Words(counter, rng)
     heads: set[str] = set()
@@ -88,7 +99,8 @@ def write(wanted: Iterable[int], low: int, high: int, counter: Counter, rng: ran
             if head not in heads:
                 break
         else:
-            raise ValueError(f"only {len(heads)} different texts of about {tokens} tokens were found")
+            if not alike:
+                raise ValueError(f"only {len(heads)} different texts of about {tokens} tokens were found")
         heads.add(head)
         yield text
 
