@@ -15,6 +15,7 @@ from raybench.config import Config
 from raybench.errors import InfrastructureError
 from raybench.payloads.pool import Pool
 from raybench.plan import Plan
+from raybench.rows import Source
 from raybench.simulator.process import Simulated
 from raybench.specs import Experiment
 
@@ -100,6 +101,11 @@ class Muster:
                 parameters=experiment.parameters,
                 run_dir=self.run_dir,
                 keep_text=self.config.keep_text,
+                tokenizers={
+                    name: pool.counter.count_completion
+                    for name, pool in self.pools.items()
+                    if pool.counter.source is Source.TOKENIZER
+                },
             )
             for index in range(actors)
         ]

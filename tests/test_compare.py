@@ -22,6 +22,7 @@ from raybench.cli import app
 from raybench.errors import CriteriaMissedError, InputError
 from raybench.manifest import prompts_hash
 from raybench.payloads.pool import Pool
+from raybench.payloads.tokens import counter
 from raybench.report import comparison as pages
 from raybench.rows import Prompt
 from raybench.rundir import RunDir
@@ -331,7 +332,7 @@ def test_a_price_or_a_seed_that_changed_is_remarked() -> None:
 
 def test_the_hash_tells_prompts_apart_and_nothing_else() -> None:
     def pool(*prompts: str) -> Pool:
-        return Pool("p", tuple(Prompt(text, 1, "estimate") for text in prompts), {}, "estimate", ("a",))
+        return Pool("p", tuple(Prompt(text, 1, "estimate") for text in prompts), {}, counter(None), ("a",))
 
     assert prompts_hash(pool("ab", "c")) == prompts_hash(pool("ab", "c"))
     assert (

@@ -1,16 +1,27 @@
 """The errors that load generators make with tokens: ours does not, and whoever does is seen."""
 
+import asyncio
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+from canned import reply
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.processors import TemplateProcessing
 from world import MS, PROMPTS, SSE_END, SSE_HEAD, S, World, delta, usage
 
+from raybench.client.sagemaker import SageMakerClient, Target
+from raybench.client.sigv4 import Credentials
 from raybench.load.arrivals import Closed, Load, Poisson
-from raybench.rows import Prompt
+from raybench.payloads.tokens import counter
+from raybench.rows import Prompt, Request, Source
 
 OPENAI: dict[str, Any] = {"route": "openai", "dialect": "openai"}
 
@@ -121,6 +132,49 @@ def test_18_wrong_tokenizer_without_the_servers_count_it_is_an_estimate_and_says
 
     told = World(Closed(1), requests=100, script=silent, **OPENAI).play().summary()
     assert (told["completion_tokens_source"], told["prompt_tokens_source"]) == ("estimate", "estimate")
+
+
+def tokenizer(path: Path) -> Path:
+    """A tokenizer.json of byte pairs that knows no merge: a token for every byte, and BOS before a prompt."""
+    alphabet = sorted(ByteLevel.alphabet())
+    made = Tokenizer(BPE({piece: n for n, piece in enumerate([*alphabet, "<s>"])}, []))
+    made.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
+    made.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", len(alphabet))])
+    made.save(str(path))
+    return path
+
+
+NOBODY = Credentials("AKID", "secret")
+SAID = [{"choices": [{"delta": {"content": text}, "finish_reason": None}]} for text in ("abc", "東京", " naïve")]
+GOLDEN = (("", 0), ("hello", 5), ("naïve", 6), ("東京", 6), ("😀", 4), ("a b", 3))
+
+
+def test_18_wrong_tokenizer_a_tokenizer_counts_to_the_token_bos_before_prompts_only(tmp_path: Path) -> None:
+    by = counter(tokenizer(tmp_path / "tokenizer.json"))
+    assert [by.count_completion(text) for text, _ in GOLDEN] == [tokens for _, tokens in GOLDEN]
+    assert [by.count(text) for text, _ in GOLDEN] == [1 + tokens for _, tokens in GOLDEN]
+
+
+MISTRAL = Path(__file__).parents[2] / "shared" / "data" / "tokenizer-mistral-7b" / "tokenizer.json"
+
+
+@pytest.mark.skipif(not MISTRAL.is_file(), reason=f"no {MISTRAL.name} in {MISTRAL.parent}")
+def test_18_wrong_tokenizer_the_models_own_counts_are_golden() -> None:
+    by = counter(MISTRAL)
+    known = (("hello world", 3), ("The capital of France is Paris.", 7), ("東京", 3), ("naïve", 3), ("😀", 2))
+    assert [by.count_completion(text) for text, _ in known] == [tokens for _, tokens in known]
+    assert [by.count(text) for text, _ in known] == [1 + tokens for _, tokens in known]
+
+
+@pytest.mark.parametrize("at", range(1, 26))
+def test_18_wrong_tokenizer_it_counts_what_the_server_does_not_however_it_is_cut(tmp_path: Path, at: int) -> None:
+    wire = b"".join(b"data: %b\n\n" % json.dumps(each, ensure_ascii=False).encode() for each in SAID)
+    place = wire.index("東".encode()) + at
+    got = reply([wire[:place], wire[place:] + b"data: [DONE]\n\n"], headers={"content-type": "text/event-stream"})
+    client = SageMakerClient(Target("http://127.0.0.1:1", "e", "us-west-2", "openai", "openai", NOBODY))
+    client.count_tokens = counter(tokenizer(tmp_path / "tokenizer.json")).count_completion
+    exchange = asyncio.run(client.read(Request(b"{}", "hash", Prompt("Say it", 2, "estimate"), 12), got))
+    assert (exchange.completion_tokens, exchange.completion_tokens_source) == (16, Source.TOKENIZER)
 
 
 def test_18_wrong_tokenizer_a_count_that_the_chunks_contradict_is_token_mismatch() -> None:

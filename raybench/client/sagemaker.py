@@ -30,11 +30,18 @@ __all__ = ["SageMakerClient", "Target", "Timeouts"]
 EVENT_STREAM = "application/vnd.amazon.eventstream"
 
 
+Counted = tuple[int | None, Source | None]
+"""Completion tokens, and by what means they were counted."""
+
+
 class SageMakerClient:
     """The client of one endpoint: `open` it, `send` and `read` as often as you like, `close` it.
 
-    `clock` stamps; everything else is asyncio, so it runs on any loop.
+    `clock` stamps; everything else is asyncio, so it runs on any loop. `count_tokens`, where it is set, counts the
+    completions of which the server does not say how long they are; it runs in a thread.
     """
+
+    count_tokens: Callable[[str], int] | None = None
 
     def __init__(self, target: Target, *, clock: Clock = monotonic_ns, keep_text: bool = False) -> None:
         self.target = target
@@ -126,7 +133,10 @@ class SageMakerClient:
             ending = await self._read_stream(reply, transcript)
         else:
             ending = self._read_whole(reply, transcript)
-        return _exchange(request, reply, transcript, self._discreet(ending), self._keep_text)
+        counted = _counted(transcript)
+        if counted[1] is Source.ESTIMATE and self.count_tokens is not None:  # in a thread: a long text takes its time
+            counted = await asyncio.to_thread(self.count_tokens, transcript.whole_text), Source.TOKENIZER
+        return _exchange(request, reply, transcript, counted, self._discreet(ending), self._keep_text)
 
     def _discreet(self, ending: Verdict) -> Verdict:
         """What the server said of a failure, without our credentials, which it may have quoted."""
@@ -230,9 +240,10 @@ async def _unframed(arrivals: Arrivals) -> tuple[Arrivals, bool, Verdict | None]
     return Arrivals(b"".join(parts), stamps, edges), end == len(arrivals.data), fault
 
 
-def _exchange(request: Request, reply: Reply, transcript: Transcript, ending: Verdict, keep_text: bool) -> Exchange:
+def _exchange(
+    request: Request, reply: Reply, transcript: Transcript, counted: Counted, ending: Verdict, keep_text: bool
+) -> Exchange:
     text = transcript.text
-    tokens, source = _completion_tokens(transcript)
     chunk_ns = transcript.chunk_ns
     return Exchange(
         outcome=ending.outcome,
@@ -251,9 +262,9 @@ def _exchange(request: Request, reply: Reply, transcript: Transcript, ending: Ve
         variant=reply.header(b"x-amzn-invoked-production-variant"),
         connection_reused=reply.reused,
         prompt_tokens=transcript.prompt_tokens,
-        completion_tokens=tokens,
+        completion_tokens=counted[0],
         cached_tokens=transcript.cached_tokens,
-        completion_tokens_source=source,
+        completion_tokens_source=counted[1],
         finish_reason=transcript.finish_reason,
         echoed_prompt=_echoes(text, request.prompt.text) if text else None,
         request_bytes=len(request.body),
@@ -262,7 +273,7 @@ def _exchange(request: Request, reply: Reply, transcript: Transcript, ending: Ve
     )
 
 
-def _completion_tokens(transcript: Transcript) -> tuple[int | None, Source | None]:
+def _counted(transcript: Transcript) -> Counted:
     """The server's own count, else its token records, else an estimate; none where nothing was said."""
     if transcript.completion_tokens is not None:
         return transcript.completion_tokens, Source.SERVER

@@ -55,6 +55,11 @@ class Transcript:
         return "".join(self._text)
 
     @property
+    def whole_text(self) -> str:
+        """All that was generated and shown, reasoning first."""
+        return "".join((*self._hidden, *self._text))
+
+    @property
     def estimated_tokens(self) -> int:
         """The completion's tokens, reasoning included, if nobody says how many they are."""
         words = len(self.text.split()) + len("".join(self._hidden).split())

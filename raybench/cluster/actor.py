@@ -152,6 +152,7 @@ class LoadActor:
 
         t0_ns = monotonic_ns() + t0_wall_ns - time.time_ns()
         pool = self._requests[part.trial.payload]
+        self._client.count_tokens = self.post.tokenizers.get(part.trial.payload)
         return part.attack(self._client, pool, self.host, t0_ns=t0_ns, clock=monotonic_ns, write=write)
 
     def _take(self, *, last: bool = False) -> pa.Table:

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ TAIL_NS = 600 * NS_PER_S
 class Post:
     """Where an actor stands: its endpoint, how to speak to it, and which of the endpoint's `actors` it is.
 
-    `epoch` counts the actors that were lost at this post before.
+    `epoch` counts the actors that were lost at this post before; `tokenizers` count the completions of a payload.
     """
 
     experiment: str
@@ -48,6 +48,7 @@ class Post:
     run_dir: Path
     keep_text: bool = False
     epoch: int = 0
+    tokenizers: Mapping[str, Callable[[str], int]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

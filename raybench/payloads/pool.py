@@ -81,8 +81,13 @@ class Pool:
     name: str
     prompts: tuple[Prompt, ...]
     dropped: Mapping[str, int]
-    tokens_source: str
+    counter: Counter
     datasets: tuple[str, ...]
+
+    @property
+    def tokens_source(self) -> str:
+        """By what means the prompts' tokens are counted."""
+        return str(self.counter.source)
 
     @property
     def kept(self) -> int:
@@ -102,7 +107,7 @@ def load_pool(payload: Payload, counter: Counter, seed: int, base_dir: Path) -> 
     rng = random.Random(f"prompts {payload.name} {seed}")
     if isinstance(payload.dataset, Recorded):
         prompts = tuple(_recorded(payload.name, payload.dataset, counter, rng))
-        return Pool(payload.name, prompts, dict.fromkeys(DROPS, 0), str(counter.source), (payload.dataset.name,))
+        return Pool(payload.name, prompts, dict.fromkeys(DROPS, 0), counter, (payload.dataset.name,))
     bucket = _Bucket(payload, counter)
     datasets: tuple[str, ...] = ("synthetic",)
     if isinstance(payload.dataset, Synthetic):
@@ -115,7 +120,7 @@ def load_pool(payload: Payload, counter: Counter, seed: int, base_dir: Path) -> 
     chosen = tuple(kept) if payload.limit is None else _choose(kept, payload.limit, rng, bucket.dropped)
     if not chosen:
         raise InputError(bucket.verdict(), key=f"payload {payload.name}", allowed="at least one prompt")
-    return Pool(payload.name, chosen, dict(bucket.dropped), str(counter.source), datasets)
+    return Pool(payload.name, chosen, dict(bucket.dropped), counter, datasets)
 
 
 def in_order(prompts: int, actor: int = 0, actors: int = 1) -> Iterator[int]:

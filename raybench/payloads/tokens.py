@@ -54,6 +54,9 @@ class Tokenizer:
         self._tokenizer = _load(path)
         self._prompts: dict[bytes, int] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_tokenizer": self._tokenizer, "_prompts": {}}
+
     def count(self, text: str) -> int:
         key = hashlib.blake2b(text.encode(), digest_size=16).digest()
         if (known := self._prompts.get(key)) is None:
