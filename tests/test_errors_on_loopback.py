@@ -18,7 +18,7 @@ from raybench.client.sigv4 import Credentials
 from raybench.client.target import Target
 from raybench.clock import NS_PER_S, monotonic_ns
 from raybench.cluster.part import Part, Post, request
-from raybench.load.arrivals import Closed, Constant, Load
+from raybench.load.arrivals import Closed, Constant, Load, Replay
 from raybench.plan import Trial
 from raybench.rows import Prompt, Row
 
@@ -66,6 +66,19 @@ def test_3_pacing_that_drifts_500_a_second_are_500_a_second(running: Simulator) 
         return abs(999 * NS_PER_S / (sent_ns[-1] - sent_ns[0]) / 500 - 1) <= 0.01
 
     assert within_three(on_time)
+
+
+TRACE = Path(__file__).parents[1] / "configs" / "replay.jsonl"
+PUBLIC = sorted((Path(__file__).parents[2] / "shared" / "data" / "traces").glob("*"))
+
+
+@pytest.mark.parametrize("trace", [TRACE, *PUBLIC], ids=lambda path: path.stem)
+def test_3_pacing_that_drifts_a_replay_keeps_the_traces_own_instants(running: Simulator, trace: Path) -> None:
+    load = Replay(trace, speed=30.0)
+    _, rows = play(running, load, 100)
+    measured = sorted((row for row in rows if row.phase == "measure"), key=lambda row: row.seq)
+    assert [row.planned_ns for row in measured] == load.offsets_ns(0, count=100).tolist()
+    assert all(row.sent_ns is not None and row.sent_ns >= row.planned_ns for row in measured)
 
 
 def test_7_stamp_position_nothing_arrives_before_it_was_sent_or_is_read_before_it_was_written(
