@@ -45,6 +45,8 @@ def pictures(run_dir: Path) -> None:
 
 def warm_up() -> None:
     """Loads what `build` needs, about two seconds of CPU, so that a thread can have it ready in time."""
+    import pandas  # noqa: F401  (a job's Ray imports it too: Altair looks at it wherever it is, even half imported)
+
     from raybench.report import vega
     from raybench.report.charts import style
 
