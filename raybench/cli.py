@@ -161,6 +161,39 @@ def status(
 
 
 @app.command()
+def deploy(
+    config: ConfigFile,
+    hours: Annotated[float, typer.Option(min=0.1, max=168, help="How long until `gc` may delete them.")] = 2.0,
+) -> None:
+    """Create the endpoints that CONFIG says to deploy, and wait until they serve; they cost until torn down."""
+    from raybench.config import load_config
+    from raybench.deploying import deploy as make
+
+    make(load_config(config), int(hours * 3600), print)
+
+
+@app.command()
+def teardown(config: ConfigFile) -> None:
+    """Delete the endpoints that CONFIG deployed, with their configs and models, and print what they cost."""
+    from raybench.config import load_config
+    from raybench.deploying import teardown as end
+
+    end(load_config(config), print)
+
+
+@app.command()
+def gc(
+    run: Annotated[str | None, typer.Option(help="All of this config's name, expired or not.")] = None,
+    region: Annotated[str | None, typer.Option(help="Only here; default yours and the ledger's.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete what is found.")] = False,
+) -> None:
+    """Find endpoints of raybench that a crash left behind or that have expired; nothing else is ever touched."""
+    from raybench.deploying import gc as sweep
+
+    sweep(run, region, yes, print)
+
+
+@app.command()
 def init(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The config file to make.")] = Path("raybench.yaml"),
 ) -> None:

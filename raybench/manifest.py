@@ -137,4 +137,5 @@ def entry(trial: Trial) -> Manifest:
 
 def unplayed() -> Manifest:
     """What a trial says before it is played."""
-    return {"state": "planned", "started_s": None, "rows": None, "actors": [], "lost": [], "lost_rows": None}
+    nothing = {"started_s": None, "sitting": None, "rows": None, "actors": [], "lost": [], "lost_rows": None}
+    return {"state": "planned", **nothing}

@@ -4,15 +4,19 @@ Everything needed stands in the run directory: the config as it was, the folder 
 run got. What an unfinished trial left is kept aside, under abandoned/.
 """
 
+import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from raybench import manifest as manifests
+from raybench import mirror, s3
 from raybench.cluster import status
 from raybench.cluster.monitor import Screen
+from raybench.cluster.shipping import Shipping
 from raybench.config import Config, load_config
 from raybench.errors import InputError
 from raybench.payloads.pool import Pool
@@ -20,23 +24,63 @@ from raybench.plan import Plan, plan
 from raybench.publish import report
 from raybench.rows import SCHEMA_VERSION
 from raybench.run import Conductor, carry_out, pools_of
-from raybench.rundir import RunDir
+from raybench.rundir import RunDir, default_path
+
+ALIVE_S = 30.0
+"""A run that goes on puts its run.json every five seconds."""
 
 
-def resume(path: Path, address: str, screen: Screen, *, selftest: bool = True) -> None:
+def resume(
+    path: Path,
+    address: str,
+    screen: Screen,
+    *,
+    selftest: bool = True,
+    inputs: Path | None = None,
+    to: s3.Prefix | None = None,
+) -> None:
     """Plays what is left of the run in `path` and reports all of it; a finished run is only reported, as it was.
 
-    Raises what `run` raises; InputError if the run is going on, or is not the one that its files would make now.
+    The config's paths start from `inputs`, by default from where they did. The run is copied `to` S3, by default to
+    where it was before. Raises what `run` raises; InputError if the run is going on, or is not the one that its files
+    would make now.
     """
     rundir = RunDir.open(path.absolute())
     with rundir.hold():
         manifest = rundir.manifest()
+        to = to or (s3.prefix(manifest["s3"]) if manifest.get("s3") else None)
+        if to:
+            manifest["s3"] = str(to)
         if wanted := left(manifest):
-            _play(rundir, manifest, wanted, address, screen, selftest=selftest)
+            if inputs:
+                manifest["config_folder"] = str(inputs.absolute())
+            _play(rundir, manifest, wanted, address, screen, selftest=selftest, to=to)
             return
         if manifest["state"] != "done":
             _close(rundir, manifest)
-    report(path)
+        with Shipping(rundir.path, to, screen.say) if to else nullcontext():
+            report(path)
+
+
+def take_over(place: s3.Prefix, screen: Screen) -> Path:
+    """Fetches a run from S3 to go on with here; InputError while somebody else does."""
+    store = s3.Store(place)
+    listed = store.listed()
+    if mirror.MANIFEST in listed and (store.probe() - listed[mirror.MANIFEST].changed).total_seconds() < ALIVE_S:
+        running = json.loads(store.get(mirror.MANIFEST))["state"] == "running"
+        if running:
+            raise InputError("a run is going on in it", where=str(place), allowed="wait, or stop it")
+    return fetched(place, screen)
+
+
+def fetched(place: s3.Prefix, screen: Screen) -> Path:
+    """Brings a run from S3 into runs/, under its own name where that is free."""
+    path = Path("runs", place.name)
+    if path.exists():
+        path = default_path(place.name)
+    mirror.fetch(s3.Store(place), path)
+    screen.say(f"fetched {place} to {path}")
+    return path
 
 
 def left(manifest: Mapping[str, Any]) -> set[str]:
@@ -51,7 +95,14 @@ def _is_probe(trial: Mapping[str, Any]) -> bool:
 
 
 def _play(
-    rundir: RunDir, manifest: dict[str, Any], wanted: set[str], address: str, screen: Screen, *, selftest: bool
+    rundir: RunDir,
+    manifest: dict[str, Any],
+    wanted: set[str],
+    address: str,
+    screen: Screen,
+    *,
+    selftest: bool,
+    to: s3.Prefix | None,
 ) -> None:
     """Plays the `wanted` trials of the plan, from their beginning; a search goes on after its last probe."""
     config = _config(rundir, manifest)
@@ -71,7 +122,7 @@ def _play(
     conductor.record()
     done = sum(trial["state"] == "done" for trial in manifest["trials"])
     screen.say(f"resuming {manifest['run_id']}: {done} trials are done, {len(rest.trials)} are left")
-    carry_out(conductor, address, selftest=selftest)
+    carry_out(conductor, address, selftest=selftest, to=to)
 
 
 def _close(rundir: RunDir, manifest: dict[str, Any]) -> None:

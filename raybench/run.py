@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from raybench import manifest as manifests
-from raybench import searching, targets
+from raybench import s3, searching, targets
 from raybench.analysis import reduce
 from raybench.cluster import environment
 from raybench.cluster.monitor import Screen
 from raybench.cluster.search import Seen
+from raybench.cluster.shipping import Shipping
 from raybench.config import Config
 from raybench.errors import InterruptedRunError, RaybenchError
 from raybench.load.search import Search
@@ -42,24 +43,34 @@ HEALTH_EVERY_S = 5.0
 
 
 def run(
-    config: Config, out: Path, address: str, screen: Screen, *, enforce: bool = False, selftest: bool = True
+    config: Config,
+    out: Path,
+    address: str,
+    screen: Screen,
+    *,
+    enforce: bool = False,
+    selftest: bool = True,
+    to: s3.Prefix | None = None,
 ) -> None:
-    """Measures what the config asks for into the run directory `out`, report included.
+    """Measures what the config asks for into the run directory `out`, report included, and copies it `to` S3.
 
     Raises InputError before anything was started; after the report, an InfrastructureError or InterruptedRunError if
-    it is one of what there is, InvalidRunError if a trial cannot be trusted, and CriteriaMissedError with `enforce`.
+    it is one of what there is, InvalidRunError if a trial cannot be trusted, and CriteriaMissedError with `enforce`;
+    StorageError at once if S3 takes nothing.
     """
     matrix = plan(config)
+    if to:
+        s3.free(to)
     folder = config.file.parent if config.file else Path()
     pools = pools_of(config, folder)
     rundir = RunDir.create(out.absolute())
     with rundir.hold():
         conductor = Conductor(config, matrix, pools, rundir, screen)
-        conductor.manifest |= {"enforce": enforce, "config_folder": str(folder.absolute())}
+        conductor.manifest |= {"enforce": enforce, "config_folder": str(folder.absolute()), "s3": to and str(to)}
         conductor.record()
         if config.file:
             rundir.write(config.file.name, config.text.encode())
-        carry_out(conductor, address, selftest=selftest)
+        carry_out(conductor, address, selftest=selftest, to=to)
 
 
 def pools_of(config: Config, folder: Path) -> dict[str, Pool]:
@@ -70,8 +81,17 @@ def pools_of(config: Config, folder: Path) -> dict[str, Pool]:
     }
 
 
-def carry_out(conductor: "Conductor", address: str, *, selftest: bool) -> None:
-    """Conducts to the end, or until somebody has had enough of waiting for it."""
+def carry_out(conductor: "Conductor", address: str, *, selftest: bool, to: s3.Prefix | None = None) -> None:
+    """Conducts to the end, or until somebody has had enough of waiting for it; copies all the while `to` S3."""
+    if to:
+        conductor.screen.say(f"copying to {to} from {conductor.rundir.path}")
+        with Shipping(conductor.rundir.path, to, conductor.screen.say) as conductor.shipping:
+            _carry_out(conductor, address, selftest=selftest)
+    else:
+        _carry_out(conductor, address, selftest=selftest)
+
+
+def _carry_out(conductor: "Conductor", address: str, *, selftest: bool) -> None:
     try:
         conductor.conduct(address, selftest=selftest)
     except RaybenchError:
@@ -112,6 +132,7 @@ class Conductor:
         self._crews: list[Crew] = []
         self._began_s = time.monotonic() - (manifests.age_s(manifest) if manifest else 0.0)
         self._alone = True
+        self.shipping: Shipping | None = None
 
     def record(self) -> None:
         """Brings run.json up to date."""
@@ -160,6 +181,9 @@ class Conductor:
             warm.result()
         if selftest:
             self._crews = muster.enough(self._crews)
+        if self.shipping:
+            stack.callback(self.shipping.leave)
+            self.shipping.follow(lambda: [node for crew in self._crews for node in crew.nodes], resumed)
         return simulator
 
     @contextmanager
@@ -193,14 +217,19 @@ class Conductor:
                     crew.kill()
                 raise
         self.manifest["simulator"] = _worst(health) or self.manifest["simulator"]
-        return _failure(playing)
+        return _failure(playing) or self._unshipped
+
+    @property
+    def _unshipped(self) -> RaybenchError | None:
+        """What should stop the run because its rows do not get away from here."""
+        return self.shipping.failure if self.shipping else None
 
     def _watch(self, playing: "Sequence[Future[None]]", simulator: Simulated | None) -> Sequence[Mapping[str, float]]:
         """Waits for all to end, and stops all once one fails; returns what the simulator said of itself meanwhile."""
         health: list[Mapping[str, float]] = []
         looked_s = -HEALTH_EVERY_S
         while wait(playing, timeout=LOOK_EVERY_S).not_done:
-            if any(future.done() and future.exception() for future in playing):
+            if self._unshipped or any(future.done() and future.exception() for future in playing):
                 self._stopping.set()
             if self._stopping.is_set():
                 for crew in self._crews:  # again and again: a trial may begin just as it is told
@@ -253,6 +282,7 @@ class Conductor:
 
         noted = self._trials[trial.trial_id]
         noted["state"], noted["started_s"] = "partial", round(time.monotonic() - self._began_s, 3)
+        noted["sitting"] = len(self.manifest["resumed_utc"])
         self.screen.begin(trial)
         played = crew.play(trial, self.config.seed, seen)
         whole, rows = not self._stopping.is_set() and not played.lost, played.rows

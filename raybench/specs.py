@@ -16,6 +16,8 @@ from raybench.strict import Model, Name, nearest, shown, wrong
 
 _ENDPOINT = re.compile(r"[A-Za-z0-9](-*[A-Za-z0-9]){0,62}")
 _URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?")
+_ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[A-Za-z0-9_+=,.@/-]+")
+_SECRET = re.compile(r"TOKEN(?!I|S)|SECRET|PASSWORD|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
 _INSTANCE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9-]+")
 
 
@@ -82,6 +84,30 @@ class SimulatedEndpoint(Model):
         return self
 
 
+class Deploy(Model):
+    """What `raybench deploy` makes an endpoint of; `model` is an s3:// address, or a Hugging Face id."""
+
+    image: str = Field(min_length=1, max_length=255)
+    role: str = Field(min_length=20, max_length=2048)
+    model: str | None = Field(default=None, min_length=1, max_length=1000)
+    environment: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _can_be_asked_for(self) -> Self:
+        if not _ROLE.fullmatch(self.role):
+            raise wrong(f"{shown(self.role)} is not a role's ARN", "arn:aws:iam::ACCOUNT_ID:role/NAME", "role")
+        for key in self.environment:
+            if _SECRET.search(key):
+                raise wrong("looks like a secret, and run directories keep the config", "none", "environment", key)
+        return self
+
+
+class DeployedEndpoint(Model):
+    """An endpoint that `raybench deploy` makes, under a name of its own."""
+
+    deploy: Deploy
+
+
 def _alike(values: Mapping[str, Any], default: Profile | Faults, at: str) -> None:
     """Refuses names that `default` does not have, and values that are not like its own."""
     known = [field.name for field in fields(default) if field.name != "name"]
@@ -95,24 +121,24 @@ def _alike(values: Mapping[str, Any], default: Profile | Faults, at: str) -> Non
 
 
 def _one_kind_of_endpoint(value: Any) -> Any:
-    if isinstance(value, dict):
-        if "deploy" in value:
-            raise wrong(
-                "deploying endpoints is not available yet", "name: an endpoint that exists, or simulate:", "deploy"
-            )
-        if len({"name", "simulate"} & value.keys()) != 1:
-            raise wrong("an endpoint is either there already or simulated", "exactly one of name: and simulate:")
+    if isinstance(value, dict) and len({"name", "simulate", "deploy"} & value.keys()) != 1:
+        allowed = "exactly one of name:, simulate: and deploy:"
+        raise wrong("an endpoint is either there already, simulated or deployed", allowed)
     return value
 
 
 def _endpoint_kind(value: Any) -> str:
-    simulated = "simulate" in value if isinstance(value, dict) else isinstance(value, SimulatedEndpoint)
-    return "a simulated endpoint" if simulated else "an existing endpoint"
+    if "simulate" in value if isinstance(value, dict) else isinstance(value, SimulatedEndpoint):
+        return "a simulated endpoint"
+    if "deploy" in value if isinstance(value, dict) else isinstance(value, DeployedEndpoint):
+        return "a deployed endpoint"
+    return "an existing endpoint"
 
 
 Endpoint = Annotated[
     Annotated[ExistingEndpoint, Tag("an existing endpoint")]
-    | Annotated[SimulatedEndpoint, Tag("a simulated endpoint")],
+    | Annotated[SimulatedEndpoint, Tag("a simulated endpoint")]
+    | Annotated[DeployedEndpoint, Tag("a deployed endpoint")],
     Discriminator(_endpoint_kind),
     BeforeValidator(_one_kind_of_endpoint),
 ]

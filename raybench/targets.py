@@ -9,8 +9,9 @@ from raybench.client.credentials import surroundings
 from raybench.client.sigv4 import Credentials
 from raybench.client.target import Target, Timeouts
 from raybench.config import Config
+from raybench.deploying import found
 from raybench.simulator.process import Simulated, simulated
-from raybench.specs import Experiment, SimulatedEndpoint
+from raybench.specs import DeployedEndpoint, ExistingEndpoint, Experiment, SimulatedEndpoint
 
 
 @contextmanager
@@ -51,6 +52,8 @@ def target(config: Config, experiment: Experiment, running: Simulated | None) ->
             timeouts=timeouts,
         )
     around = surroundings(config.region)
+    if isinstance(endpoint, DeployedEndpoint):
+        endpoint = ExistingEndpoint(name=found(config, experiment.name))
     return Target(
         url=endpoint.url or around.url,
         endpoint=endpoint.name,

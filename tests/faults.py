@@ -26,6 +26,7 @@ VIRTUAL, ACTOR, FLEET, RUN = (f"test_faults_{name}.py::test_" for name in ("virt
 CLIENT = "test_client_sagemaker.py::test_"
 FRAMES = "test_client_eventstream.py::test_"
 HTTP = "test_client_http.py::test_"
+ENDPOINTS = "test_endpoints.py::test_"
 
 MATRIX = (
     Fault(
@@ -89,8 +90,12 @@ MATRIX = (
     Fault("wall clock +-1 h", "no instant changes", (f"{VIRTUAL}wall_clock", "test_errors_of_load.py::test_6")),
     Fault("CPU hog", "INVALID client_lag", (f"{VIRTUAL}cpu_hog", f"{VIRTUAL}no_cpu_hog")),
     Fault("straggler actor", "rate shortfall shown, +-1 %", (f"{VIRTUAL}straggler",)),
-    Fault("crash at each AWS call", "gc removes all of it"),
-    Fault("gc and foreign endpoints", "untouched"),
+    Fault(
+        "crash at each AWS call",
+        "gc removes all of it",
+        (f"{ENDPOINTS}a_crash", f"{ENDPOINTS}the_crash_points", f"{ENDPOINTS}a_gc_that_crashes"),
+    ),
+    Fault("gc and foreign endpoints", "untouched", (f"{ENDPOINTS}a_foreign",)),
 )
 
 

@@ -63,7 +63,8 @@ def test_stamps_are_good_at_64_streams_or_it_says_how_late() -> None:
 def test_the_table_has_every_figure_and_ends_badly_with_one_that_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert truth.names() == [f"benchmarks.truth_{name}" for name in ("cache", "intervals", "replay", "search", "stamps")]
+    figures = ("cache", "intervals", "replay", "search", "stamps")
+    assert truth.names() == [f"benchmarks.truth_{name}" for name in figures]
     (tmp_path / "fine.py").write_text("print('kept')")
     (tmp_path / "poor.py").write_text("raise SystemExit(1)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

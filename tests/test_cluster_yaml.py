@@ -31,7 +31,10 @@ FORBIDDEN = {
 }
 """What must not stand in a cluster file, and why."""
 
-WITHOUT_RESOURCES = {"ec2:DescribeInstances", "ec2:DescribeInstanceTypes"}
+WITHOUT_RESOURCES = {
+    *("ec2:DescribeInstances", "ec2:DescribeInstanceTypes"),
+    *("sagemaker:ListModels", "sagemaker:ListEndpointConfigs", "sagemaker:ListEndpoints"),
+}
 """Actions for which IAM knows no resource, so that `*` is all one can write."""
 
 
@@ -219,8 +222,18 @@ def listed(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-def test_there_is_a_policy_for_each_node_type() -> None:
-    assert [path.stem for path in POLICIES] == ["head", "trust", "worker"]
+def test_there_is_a_policy_for_each_node_type_and_for_who_deploys() -> None:
+    assert [path.stem for path in POLICIES] == ["driver", "head", "trust", "worker"]
+
+
+def test_a_driver_creates_and_deletes_only_what_carries_the_tags() -> None:
+    for statement in statements(ROOT / "deploy/iam/driver.json"):
+        for action in listed(statement["Action"]):
+            if re.match("sagemaker:(Create|Delete|AddTags)", action):
+                wanted = statement["Condition"]["Null"]
+                assert "false" in wanted.values()
+                assert all(re.match(r"aws:(Request|Resource)Tag/raybench:(run|expires)$", key) for key in wanted)
+                assert all(each.endswith("/raybench-*") for each in listed(statement["Resource"]))
 
 
 @pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)

@@ -288,7 +288,7 @@ EDITS: dict[str, tuple[str, str, str]] = {
     "null name": ("good", "", "1: name: null is not allowed; text"),
     "deploy": (
         "{name: my-endpoint, variant: blue}", "{deploy: {image: x}}",
-        "6: experiments[0].endpoint.deploy: deploying endpoints is not available yet; name:",
+        "6: experiments[0].endpoint.deploy.role: is missing; ",
     ),
     "neither endpoint": ("name: my-endpoint, ", "", "6: experiments[0].endpoint: an endpoint is either there alread"),
     "endpoint as text": ("{name: my-endpoint, variant: blue}", "x", "6: experiments[0].endpoint: 'x' is not allowed"),

@@ -13,7 +13,7 @@ FLOORS = [
         *("virtual", "load", "client", "payloads", "rundir", "analysis.metrics", "analysis.stats"),
         *("simulator.engine", "simulator.faults", "simulator.profiles", "simulator.wire", "simulator.auth"),
     ],
-    ["analysis", "simulator"],
+    ["analysis", "simulator", "endpoints"],
     ["report"],
     ["yamlfile"],
     ["strict"],
@@ -21,6 +21,7 @@ FLOORS = [
     ["config"],
     ["plan"],
     ["cluster"],
+    ["deploying"],
     ["manifest", "targets", "selftest"],
     ["searching", "publish", "sizing", "practice"],
     ["muster"],
@@ -33,8 +34,8 @@ FLOORS = [
 
 FENCES = {
     "ray": ["cluster", "analysis.reduce"],
-    "boto3": [],
-    "botocore": ["client.credentials"],
+    "boto3": ["endpoints"],
+    "botocore": ["client.credentials", "endpoints"],
     "altair": ["report.charts"],
     "vl_convert": ["report"],
     "typer": ["cli"],
