@@ -3,12 +3,15 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from raybench import __version__
 from raybench.errors import RaybenchError
+
+if TYPE_CHECKING:
+    from raybench.s3 import Prefix
 
 app = typer.Typer(
     help="Load-tests foundation-model endpoints on SageMaker: which is cheapest inside your latency budget, and can "
@@ -22,15 +25,21 @@ app = typer.Typer(
 JOBS = "http://127.0.0.1:8265"
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML config file.", show_default=False)]
-RunDirectory = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The directory of a run.", show_default=False)]
+RunDirectory = Annotated[
+    str, typer.Argument(metavar="RUN_DIR", help="The directory of a run, or s3://BUCKET/PREFIX.", show_default=False)
+]
 Jobs = Annotated[str, typer.Option(help="The cluster's Ray Jobs API.")]
 Out = Annotated[Path | None, typer.Option(help="Run directory to make; default runs/NAME-TIME.", show_default=False)]
+Place = Annotated[
+    str | None,
+    typer.Option("--out", help="Run directory to make, or s3://BUCKET/PREFIX; default runs/NAME-TIME."),
+]
 
 
 @app.command()
 def run(
     config: ConfigFile,
-    out: Out = None,
+    out: Place = None,
     address: Annotated[str, typer.Option(help="Ray cluster: local, auto, or HOST:PORT.")] = "local",
     enforce: Annotated[bool, typer.Option("--enforce", help="Exit 4 if no setting meets every criterion.")] = False,
     selftest: Annotated[bool, typer.Option(help="Measure the load actors' own error first.")] = True,
@@ -39,35 +48,56 @@ def run(
     """Measure what CONFIG asks for and report."""
     from raybench.cluster.monitor import Screen
     from raybench.config import load_config
+    from raybench.errors import StorageError
     from raybench.run import run as play
-    from raybench.rundir import default_path
 
     checked = load_config(config)
-    place = out or default_path(checked.name)
+    place, to = _place(out, checked.name)
+    enforce |= checked.criteria.enforce
+    framed = ship and not to
     try:
-        play(checked, place, address, Screen(), enforce=enforce or checked.criteria.enforce, selftest=selftest)
+        play(checked, place, address, Screen(), enforce=enforce, selftest=selftest, to=to)
+    except StorageError:
+        framed = ship  # S3 may not have all of it
+        raise
     finally:
-        if ship and place.is_dir():
+        if framed and place.is_dir():
             from raybench.cluster.submit import ship as lines
 
             for line in lines(place):
                 print(line, flush=True)
 
 
+def _place(out: str | None, name: str) -> "tuple[Path, Prefix | None]":
+    """The directory that a run works in, and where in S3 it is copied to, if it is."""
+    from raybench import s3
+    from raybench.rundir import default_path
+
+    to = s3.prefix(out) if out and s3.is_url(out) else None
+    return (Path(out) if out and not to else default_path(name)), to
+
+
+def _at_hand(run_dir: str) -> Path:
+    """A run directory on this machine, fetched from S3 if it is there."""
+    from raybench.fetching import at_hand
+
+    return at_hand(run_dir, lambda text: print(text, file=sys.stderr))
+
+
 @app.command()
 def submit(
     config: ConfigFile,
-    out: Out = None,
+    out: Place = None,
     address: Jobs = JOBS,
 ) -> None:
     """Measure the same as a job of a Ray cluster, follow it, and fetch its run directory."""
     from raybench.cluster.monitor import Screen
     from raybench.cluster.submit import submit as send
     from raybench.config import load_config
-    from raybench.rundir import default_path
 
     checked = load_config(config)
-    raise typer.Exit(send(checked, address, out or default_path(checked.name), Screen()))
+    place, to = _place(out, checked.name)
+    raise typer.Exit(send(checked, address, place, Screen(), to))
 
 
 @app.command()
@@ -118,7 +148,7 @@ def report(
     """Rebuild trials.parquet, report.html and report.md of RUN_DIR from its rows."""
     from raybench.publish import report as rebuild
 
-    rebuild(run_dir, png)
+    rebuild(_at_hand(run_dir), png)
 
 
 @app.command()
@@ -126,12 +156,18 @@ def resume(
     run_dir: RunDirectory,
     address: Annotated[str, typer.Option(help="Ray cluster: local, auto, or HOST:PORT.")] = "local",
     selftest: Annotated[bool, typer.Option(help="Measure the load actors' own error first.")] = True,
+    inputs: Annotated[
+        Path | None, typer.Option(help="Where the config's paths start from, if not where they did.")
+    ] = None,
 ) -> None:
     """Finish the run in RUN_DIR: play what is left, report all; a finished run stays as it is."""
+    from raybench import fetching, s3
     from raybench.cluster.monitor import Screen
     from raybench.resume import resume as go_on
 
-    go_on(run_dir, address, Screen(), selftest=selftest)
+    screen, to = Screen(), s3.prefix(run_dir) if s3.is_url(run_dir) else None
+    path = fetching.taken_over(to, screen.say) if to else Path(run_dir)
+    go_on(path, address, screen, selftest=selftest, inputs=inputs, to=to)
 
 
 @app.command("open")
@@ -139,7 +175,7 @@ def open_(run_dir: RunDirectory) -> None:
     """Open the report of RUN_DIR in the browser and print its path."""
     from raybench.report.browse import open_page
 
-    page, opened = open_page(run_dir)
+    page, opened = open_page(_at_hand(run_dir))
     print(page)
     if not opened:
         print("raybench: no browser here; open the file where there is one", file=sys.stderr)
@@ -151,9 +187,11 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print how far the run in RUN_DIR is and, while it measures, its live figures."""
+    from raybench import fetching
     from raybench.cluster import status as room
 
-    found = room.status(run_dir)
+    with fetching.glimpsed(run_dir) as path:
+        found = room.status(path) | {"run_dir": run_dir}
     if as_json:
         print(json.dumps(found, indent=1))
     else:
@@ -206,8 +244,8 @@ def init(
 
 @app.command()
 def compare(
-    base: Annotated[Path, typer.Argument(metavar="BASE", help="A run directory.", show_default=False)],
-    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="Another one.", show_default=False)],
+    base: Annotated[str, typer.Argument(metavar="BASE", help="A run directory.", show_default=False)],
+    candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="Another one.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="Default CANDIDATE/compare-BASE.", show_default=False)] = None,
     anyway: Annotated[bool, typer.Option("--anyway", help="Compare even what is not comparable.")] = False,
     enforce: Annotated[bool, typer.Option("--enforce", help="Exit 4 if anything got worse.")] = False,
@@ -216,9 +254,10 @@ def compare(
     """Compare two runs cell by cell: worse, better, same or can't tell; write compare.html and compare.md."""
     from raybench import comparing
 
-    found = comparing.compare(base, candidate, out, anyway)
+    before, after = _at_hand(base), _at_hand(candidate)
+    found = comparing.compare(before, after, out, anyway)
     print(comparing.as_json(found) if as_json else comparing.text(found))
-    print(f"comparison: {comparing.folder(found, candidate, out) / 'compare.html'}", file=sys.stderr)
+    print(f"comparison: {comparing.folder(found, after, out) / 'compare.html'}", file=sys.stderr)
     comparing.gate(found, enforce=enforce)
 
 

@@ -137,5 +137,5 @@ def entry(trial: Trial) -> Manifest:
 
 def unplayed() -> Manifest:
     """What a trial says before it is played."""
-    nothing = {"started_s": None, "sitting": None, "rows": None, "actors": [], "lost": [], "lost_rows": None}
-    return {"state": "planned", **nothing}
+    nothing: Manifest = dict.fromkeys(("started_s", "sitting", "rows", "lost_rows"))
+    return {"state": "planned", **nothing, "actors": [], "lost": []}

@@ -4,16 +4,14 @@ Everything needed stands in the run directory: the config as it was, the folder 
 run got. What an unfinished trial left is kept aside, under abandoned/.
 """
 
-import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from raybench import manifest as manifests
-from raybench import mirror, s3
+from raybench import s3
 from raybench.cluster import status
 from raybench.cluster.monitor import Screen
 from raybench.cluster.shipping import Shipping
@@ -24,10 +22,7 @@ from raybench.plan import Plan, plan
 from raybench.publish import report
 from raybench.rows import SCHEMA_VERSION
 from raybench.run import Conductor, carry_out, pools_of
-from raybench.rundir import RunDir, default_path
-
-ALIVE_S = 30.0
-"""A run that goes on puts its run.json every five seconds."""
+from raybench.rundir import RunDir
 
 
 def resume(
@@ -62,27 +57,6 @@ def resume(
             report(path)
 
 
-def take_over(place: s3.Prefix, screen: Screen) -> Path:
-    """Fetches a run from S3 to go on with here; InputError while somebody else does."""
-    store = s3.Store(place)
-    listed = store.listed()
-    if mirror.MANIFEST in listed and (store.probe() - listed[mirror.MANIFEST].changed).total_seconds() < ALIVE_S:
-        running = json.loads(store.get(mirror.MANIFEST))["state"] == "running"
-        if running:
-            raise InputError("a run is going on in it", where=str(place), allowed="wait, or stop it")
-    return fetched(place, screen)
-
-
-def fetched(place: s3.Prefix, screen: Screen) -> Path:
-    """Brings a run from S3 into runs/, under its own name where that is free."""
-    path = Path("runs", place.name)
-    if path.exists():
-        path = default_path(place.name)
-    mirror.fetch(s3.Store(place), path)
-    screen.say(f"fetched {place} to {path}")
-    return path
-
-
 def left(manifest: Mapping[str, Any]) -> set[str]:
     """The planned trials that are not done, and the searches without a verdict."""
     trials = {trial["trial_id"] for trial in manifest["trials"] if trial["state"] != "done" and not _is_probe(trial)}
@@ -109,7 +83,7 @@ def _play(
     matrix, pools = plan(config), pools_of(config, Path(manifest["config_folder"]))
     _same(rundir, manifest, matrix, pools)
     rest = replace(matrix, trials=tuple(trial for trial in matrix.trials if trial.trial_id in wanted))
-    aside = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+    aside = f"sitting-{len(manifest.get('resumed_utc', ()))}"
     for trial in [trial for trial in manifest["trials"] if trial["state"] != "done"]:
         rundir.set_aside(trial, aside)
         if _is_probe(trial):

@@ -27,6 +27,7 @@ CLIENT = "test_client_sagemaker.py::test_"
 FRAMES = "test_client_eventstream.py::test_"
 HTTP = "test_client_http.py::test_"
 ENDPOINTS = "test_endpoints.py::test_"
+MIRROR, S3 = "test_mirror.py::test_", "test_faults_s3.py::test_"
 
 MATRIX = (
     Fault(
@@ -46,14 +47,25 @@ MATRIX = (
         ),
     ),
     Fault("driver SIGKILL", "0 completed rows lost; resume", (f"{RUN}driver",)),
-    Fault("head death", "0 shipped rows lost, from S3"),
+    Fault("head death", "0 shipped rows lost, from S3", (f"{MIRROR}head_death", f"{S3}head_death")),
     Fault("resume twice", "byte-identical, 0 trials played", (f"{RUN}driver", "test_resume.py::test_")),
     Fault("SIGINT", "drain, report, exit 130", ("test_run.py::test_an_interrupt", f"{RUN}stopped")),
     Fault("second SIGINT", "at once, one line, rows kept", (f"{RUN}second",)),
     Fault(
         "disk full", "named error, no corrupt file", ("test_run.py::test_a_full_disk", "test_rundir.py::test_a_full")
     ),
-    Fault("S3 503 or denied", "buffer to the cap, then stop"),
+    Fault(
+        "S3 503 or denied",
+        "buffer to the cap, then stop",
+        (
+            f"{MIRROR}refused",
+            f"{S3}a_refusal",
+            f"{S3}s3_that_refuses",
+            "test_s3.py::test_more_than_may_wait",
+            "test_s3.py::test_a_place_that_takes_nothing",
+            "test_couriers.py::test_",
+        ),
+    ),
     Fault(
         "endpoint 500/429/503 (30 %)",
         "counts exact, no hidden retry",

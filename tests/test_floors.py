@@ -10,10 +10,10 @@ ROOT = Path(__file__).parents[1] / "raybench"
 FLOORS = [
     ["errors", "rows", "clock"],
     [
-        *("virtual", "load", "client", "payloads", "rundir", "analysis.metrics", "analysis.stats"),
+        *("virtual", "load", "client", "payloads", "rundir", "s3", "analysis.metrics", "analysis.stats"),
         *("simulator.engine", "simulator.faults", "simulator.profiles", "simulator.wire", "simulator.auth"),
     ],
-    ["analysis", "simulator", "endpoints"],
+    ["analysis", "simulator", "endpoints", "mirror"],
     ["report"],
     ["yamlfile"],
     ["strict"],
@@ -26,7 +26,7 @@ FLOORS = [
     ["searching", "publish", "sizing", "practice"],
     ["muster"],
     ["run", "rehearsal", "starter", "comparing"],
-    ["playbill", "resume"],
+    ["playbill", "resume", "fetching"],
     ["cli"],
     ["__main__"],
 ]
@@ -36,6 +36,7 @@ FENCES = {
     "ray": ["cluster", "analysis.reduce"],
     "boto3": ["endpoints"],
     "botocore": ["client.credentials", "endpoints"],
+    "pyarrow.fs": ["s3"],
     "altair": ["report.charts"],
     "vl_convert": ["report"],
     "typer": ["cli"],

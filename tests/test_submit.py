@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from buckets import BUCKET, StandIn, bucket
 
 from raybench.cluster.submit import FRAME, pack, ship, unpack
 from raybench.config import load_config
@@ -177,11 +178,14 @@ class Head:
     folder: Path
     environ: Mapping[str, str]
 
-    def start(self, *words: str | Path, environ: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
+    def start(
+        self, *words: str | Path, environ: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "raybench", *map(str, words), "--address", self.address]
         return subprocess.Popen(
             command,
             env={**self.environ, **(environ or {})},
+            cwd=cwd,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -218,7 +222,13 @@ UNSET = ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH", "RAY_API_SERVER_ADDRESS", "RAY_JO
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
+def results() -> Iterator[StandIn]:
+    with bucket() as standin:
+        yield standin
+
+
+@pytest.fixture(scope="module")
+def head(results: StandIn) -> Iterator[Head]:
     folder = Path(tempfile.mkdtemp(prefix="rb-", dir="/tmp"))
     environ = {
         **{key: value for key, value in os.environ.items() if key not in UNSET},
@@ -303,6 +313,11 @@ print(info.driver_exit_code, info.runtime_env, info.metadata)
 """
 
 
+LOGS = """\
+import sys
+from ray.job_submission import JobSubmissionClient
+print(JobSubmissionClient(sys.argv[1]).get_job_logs(sys.argv[2]))
+"""
 STOP = """\
 import sys
 from raybench.cluster.submit import stop
@@ -345,6 +360,33 @@ def test_a_job_is_followed_and_its_run_directory_and_exit_code_come_back(head: H
     told = head.call(STATUS, job_of(err)).stdout
     assert told.startswith(f"{code} ")
     assert head.environ["RAY_AUTH_TOKEN"] not in told + err + out
+
+
+@pytest.mark.ray
+def test_a_job_that_writes_to_s3_comes_back_from_there_and_later_too(
+    head: Head, results: StandIn, tmp_path: Path
+) -> None:
+    url = f"s3://{BUCKET}/runs/job"
+    code, out, err = finish(head.start("submit", config(tmp_path), "--out", url, cwd=tmp_path))
+    assert code in (0, 3), err
+    assert FRAME not in head.call(LOGS, job_of(err)).stdout, "nothing of it is in the log"
+    (path,) = (tmp_path / "runs").iterdir()
+    assert f"copying to {url} from" in err
+    assert out == f"report: {path.relative_to(tmp_path) / 'report.html'}\n"
+    (made,) = (path.parent for path in head.folder.glob("ray/session_2*/runtime_resources/**/runs/tiny-*/run.json"))
+    fetched, expected = files(path), files(made)
+    del expected["truth.jsonl"]
+    assert fetched == expected
+    attached = head.call(ATTACH, job_of(err), str(tmp_path / "later"))
+    assert attached.returncode == code
+    assert files(tmp_path / "later") == fetched
+    results.mood = "403"
+    try:
+        denied = head.call(ATTACH, job_of(err), str(tmp_path / "denied"))
+    finally:
+        results.mood = None
+    assert denied.returncode == code, "the job's own, whatever comes of its files"
+    assert f"the run directory is in {url} and does not come from here: {url}: ListObjectsV2" in denied.stderr
 
 
 @pytest.mark.ray

@@ -1,7 +1,8 @@
 """The same run as a Ray job: package the config and its files, submit, follow the log, bring the run directory back.
 
-Everything goes through the Ray Jobs API, so one address and one token are enough. The run directory comes back in
-the job's own log, as framed lines that are not shown, so `attach` finds it there long after the job has ended.
+Everything goes through the Ray Jobs API, so one address and one token are enough. The run directory comes back from
+S3 where the run was told to go there; else, and if S3 did not take all of it, in the job's own log, as framed lines
+that are not shown, so `attach` finds it there long after the job has ended.
 """
 
 import asyncio
@@ -23,11 +24,17 @@ from pydantic import BaseModel
 from raybench.cluster import environment
 from raybench.cluster.monitor import Screen
 from raybench.config import Config, load_config
-from raybench.errors import ClusterError, InfrastructureError, InputError, InterruptedRunError
+from raybench.errors import ClusterError, InfrastructureError, InputError, InterruptedRunError, RaybenchError
+from raybench.mirror import fetch
+from raybench.s3 import Prefix, Store, prefix
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
+PLACE = "raybench-s3"
+"""The job's metadata say under this where in S3 its run directory is."""
+
+ALWAYS = ("--address", "auto", "--ship")
 FRAME = "@@raybench "
 FRAME_BYTES = 3000
 STOP_WAIT_S = 600
@@ -41,8 +48,8 @@ CHATTER = (
 """Loggers of Ray that tell each step of a submission; our own lines do."""
 
 
-def submit(config: Config, address: str, out: Path, screen: Screen) -> int:
-    """Runs `config` as a job of the cluster behind `address`, brings its run directory to `out`.
+def submit(config: Config, address: str, out: Path, screen: Screen, to: Prefix | None = None) -> int:
+    """Runs `config` as a job of the cluster behind `address`, brings its run directory to `out`, by `to` if given.
 
     Returns the job's own exit code. ClusterError if there is no such cluster, or if it does not take the job;
     InterruptedRunError if we are interrupted, and then the job goes on.
@@ -51,9 +58,9 @@ def submit(config: Config, address: str, out: Path, screen: Screen) -> int:
     client = _client(address)
     with tempfile.TemporaryDirectory(prefix="raybench-submit-") as folder:
         entry = pack(config, Path(folder))
-        job = _submit(client, folder, entry)
+        job = _submit(client, folder, entry, to)
     screen.say(f"submitted {job} to {address}")
-    return _fetch(client, job, out, screen)
+    return _fetch(client, job, out, screen, to)
 
 
 def attach(job: str, address: str, out: Path, screen: Screen) -> int:
@@ -61,8 +68,8 @@ def attach(job: str, address: str, out: Path, screen: Screen) -> int:
     _free(out)
     client = _client(address)
     with _cluster_errors(f"no job {job!r} at {address}"):
-        client.get_job_info(job)
-    return _fetch(client, job, out, screen)
+        about = client.get_job_info(job).metadata or {}
+    return _fetch(client, job, out, screen, prefix(about[PLACE]) if PLACE in about else None)
 
 
 def stop(job: str, address: str) -> None:
@@ -161,17 +168,18 @@ def _cluster_errors(what: str) -> Iterator[None]:
         raise ClusterError(f"{what}: {(str(error).strip() or type(error).__name__).splitlines()[0]}") from None
 
 
-def _submit(client: "JobSubmissionClient", folder: str, entry: Path) -> str:
+def _submit(client: "JobSubmissionClient", folder: str, entry: Path, to: Prefix | None) -> str:
     environ = {**environment.SETTINGS, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
+    words = ["python", "-m", "raybench", "run", str(entry), *ALWAYS, "--out", str(to or "run")]
     with _cluster_errors("the cluster does not take the job"):
         return client.submit_job(
-            entrypoint=f"python -m raybench run {shlex.quote(str(entry))} --address auto --out run --ship",
+            entrypoint=shlex.join(words),
             runtime_env={"working_dir": folder, "env_vars": environ},
-            metadata={"raybench": entry.name},
+            metadata={"raybench": entry.name} | ({PLACE: str(to)} if to else {}),
         )
 
 
-def _fetch(client: "JobSubmissionClient", job: str, out: Path, screen: Screen) -> int:
+def _fetch(client: "JobSubmissionClient", job: str, out: Path, screen: Screen, to: Prefix | None) -> int:
     """Follows a job to its end, brings its run directory, and returns its exit code."""
     try:
         with _cluster_errors(f"lost sight of {job}"):
@@ -180,12 +188,27 @@ def _fetch(client: "JobSubmissionClient", job: str, out: Path, screen: Screen) -
         raise InterruptedRunError(
             f"{job} goes on without us: `raybench attach {job}` follows it again, `raybench stop {job}` ends it"
         ) from None
-    if frames:
-        unpack(frames, out)
-        screen.say(f"fetched the run directory: {out}")
-        if (out / "report.html").is_file():
-            print(f"report: {out / 'report.html'}")
+    _bring(frames, to, out, screen)
     return _exit_code(client, job)
+
+
+def _bring(frames: list[str], to: Prefix | None, out: Path, screen: Screen) -> None:
+    """The run directory from the log if it is there, else from S3, as far as we may read it."""
+    try:
+        if frames:
+            unpack(frames, out)
+        elif to:
+            fetch(Store(to), out)
+        else:
+            return
+    except RaybenchError as error:
+        if not to:
+            raise
+        screen.say(f"the run directory is in {to} and does not come from here: {error}")
+        return
+    screen.say(f"fetched the run directory: {out}")
+    if (out / "report.html").is_file():
+        print(f"report: {out / 'report.html'}")
 
 
 async def _follow(client: "JobSubmissionClient", job: str, screen: Screen) -> list[str]:
