@@ -22,8 +22,9 @@ import boto3
 import uvloop
 from botocore.config import Config
 
-from raybench.client.sagemaker import SageMakerClient, Target
+from raybench.client.sagemaker import SageMakerClient
 from raybench.client.sigv4 import Credentials
+from raybench.client.target import Target
 from raybench.rows import Outcome, Prompt, Request
 
 KEY = Credentials("AKIDBENCHMARK", "secret", "t" * 800)

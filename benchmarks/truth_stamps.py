@@ -5,7 +5,8 @@ One load actor measures the simulator, whose truth is known, at 1 to 256 streams
 
 from raybench.cluster.calibration import ERROR_MS
 from raybench.cluster.monitor import Screen
-from raybench.selftest import Selftest, selftest, text
+from raybench.selftest import Selftest, selftest
+from raybench.selftest_text import text
 
 STREAMS = 64
 """How many streams a core carries, as is promised, with first tokens stamped at most ERROR_MS late (p99)."""

@@ -125,19 +125,20 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Validate CONFIG and print its trials, their time and their cost; touch nothing."""
-    from raybench import plan as plans
+    from raybench import plan_text
     from raybench.config import load_config
+    from raybench.plan import plan as planned_by
 
     checked = load_config(config)
-    planned = plans.plan(checked)
+    planned = planned_by(checked)
     if rehearse:
-        from raybench import playbill
+        from raybench import rehearsal_text
         from raybench.rehearsal import rehearse as play
 
         rehearsal = play(checked, planned)
-        print(json.dumps(playbill.as_dict(rehearsal), indent=1) if as_json else playbill.text(rehearsal))
+        print(json.dumps(rehearsal_text.as_dict(rehearsal), indent=1) if as_json else rehearsal_text.text(rehearsal))
     else:
-        print(json.dumps(plans.as_dict(planned), indent=1) if as_json else plans.matrix(planned))
+        print(json.dumps(plan_text.as_dict(planned), indent=1) if as_json else plan_text.text(planned))
 
 
 @app.command()
@@ -279,11 +280,12 @@ def selftest(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure this machine's own measurement error against the simulator."""
-    from raybench import selftest as room
+    from raybench import selftest_text
     from raybench.cluster.monitor import Screen
+    from raybench.selftest import selftest as measured
 
-    found = room.selftest(actors, address, Screen())
-    print(json.dumps(found.as_dict(), indent=1) if as_json else room.text(found))
+    found = measured(actors, address, Screen())
+    print(json.dumps(found.as_dict(), indent=1) if as_json else selftest_text.text(found))
 
 
 @app.command()

@@ -17,8 +17,8 @@ from raybench.analysis.columns import TRIALS
 from raybench.analysis.comparable import Key
 from raybench.analysis.compare import Comparison, Pair, Run
 from raybench.analysis.decide import plain
+from raybench.analysis.spoken import aligned
 from raybench.errors import CriteriaMissedError, InputError
-from raybench.plan import aligned
 from raybench.report import called, compared, comparison
 from raybench.rows import SCHEMA_VERSION
 from raybench.rundir import RunDir

@@ -1,13 +1,16 @@
 """The payloads of a config: where their prompts come from, and which of them are wanted."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from raybench.load.arrivals import Replay
 from raybench.payloads.files import Jsonl, LongBench
-from raybench.payloads.pool import Payload
+from raybench.payloads.pool import Payload, Pool, load_pool
 from raybench.payloads.synthetic import Recorded, Synthetic
+from raybench.payloads.tokens import counter
 from raybench.strict import Distinct, File, Model, Name, OneOrMore, Seconds, nearest, wrong
 
 Tokens = Annotated[int, Field(ge=0, le=10_000_000)]
@@ -161,3 +164,8 @@ class PayloadSpec(Model):
 
 def _bucket(tokens: tuple[int, int]) -> str:
     return f"[{tokens[0]}, {tokens[1]})"
+
+
+def load_pools(payloads: Sequence[PayloadSpec], seed: int, folder: Path) -> dict[str, Pool]:
+    """The prompts of every payload by its name; the files of datasets are found from `folder`."""
+    return {one.name: load_pool(one.payload, counter(one.tokenizer), seed, folder) for one in payloads}

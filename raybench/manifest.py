@@ -10,8 +10,10 @@ from importlib.metadata import version
 from typing import Any
 
 from raybench import __version__
-from raybench.cluster.search import Searched, sentence
+from raybench.cluster.search import Searched
+from raybench.cluster.search_text import sentence
 from raybench.config import Config, Experiment, SimulatedEndpoint
+from raybench.load.arrivals import Closed, Steady
 from raybench.load.search import Search
 from raybench.payloads.pool import Pool
 from raybench.plan import Plan, Trial
@@ -118,15 +120,16 @@ def planned(trial: Trial, search: Search) -> Manifest:
 
 def entry(trial: Trial) -> Manifest:
     """A trial that is still to be played."""
+    load = trial.load
     return {
         "trial_id": trial.trial_id,
         "experiment": trial.experiment,
         "payload": trial.payload,
-        "load": trial.load.label,
-        "kind": trial.load.kind,
-        "concurrency": getattr(trial.load, "concurrency", None),
-        "rate": getattr(trial.load, "rate", None),
-        "think_time_s": getattr(trial.load, "think_time_s", None),
+        "load": load.label,
+        "kind": load.kind,
+        "concurrency": load.concurrency if isinstance(load, Closed) else None,
+        "rate": load.rate if isinstance(load, Steady) else None,
+        "think_time_s": load.think_time_s if isinstance(load, Closed) else None,
         "repeat": trial.repeat,
         "warmup_s": trial.warmup_s,
         "duration_s": trial.duration_s,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raybench import selftest as selftests
-from raybench import sizing, targets
+from raybench import selftest_text, sizing, targets
 from raybench.client.target import Target
 from raybench.cluster.actor import preflight
 from raybench.cluster.monitor import Screen
@@ -146,5 +146,5 @@ class Muster:
             self.screen.say(f"no selftest: {error}")
             return None
         selftests.note(found, self.manifest)
-        self.screen.say(selftests.line(found))
+        self.screen.say(selftest_text.line(found))
         return found

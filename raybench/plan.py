@@ -2,17 +2,17 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from raybench.analysis.columns import QUANTILES
 from raybench.clock import NS_PER_S
 from raybench.config import Config
 from raybench.datasets import PayloadSpec, TraceRequests
-from raybench.load.arrivals import Closed, Load, Replay
+from raybench.load.arrivals import Closed, Load, Replay, Steady
 from raybench.load.search import Search
 from raybench.loads import LoadSpec
+from raybench.prices import cost_usd
 from raybench.simulator.profiles import Batching, Fixed
 from raybench.specs import Experiment, SimulatedEndpoint
 
@@ -216,8 +216,7 @@ def _expected_s(experiment: Experiment, payload: PayloadSpec, spec: LoadSpec, lo
         if not round_s:
             return round_s
         return round_s * (math.ceil(spec.warmup_s / round_s) + math.ceil(requests / load.concurrency))
-    rate = getattr(load, "rate", None)
-    return spec.warmup_s + requests / rate if rate else None
+    return spec.warmup_s + requests / load.rate if isinstance(load, Steady) else None
 
 
 def _round_s(experiment: Experiment, payload: PayloadSpec, load: Closed) -> float | None:
@@ -239,66 +238,8 @@ def _estimate(experiment: Experiment, trials: list[Trial]) -> Estimate:
     mine = [trial.expected_s for trial in trials if trial.experiment == experiment.name]
     known = [seconds for seconds in mine if seconds is not None]
     seconds = sum(known) if len(known) == len(mine) else None
-    price = experiment.price_per_hour
-    usd = None if seconds is None or price is None else seconds / 3600 * price * experiment.instance_count
+    usd = cost_usd(experiment.usd_per_hour, seconds)
     instance = f"{experiment.instance_count} x {experiment.instance_type}"
     return Estimate(
         experiment.name, instance, len(mine), seconds, usd, isinstance(experiment.endpoint, SimulatedEndpoint)
     )
-
-
-def matrix(plan: Plan) -> str:
-    """The plan as plain text: a line per trial, a line per experiment, and the total."""
-    trials = ("experiment", "payload", "load", "repeat", "warm-up", "measured", "about")
-    costs = ("experiment", "instances", "trials", "about", "cost")
-    upper = aligned([trials, *map(_trial_cells, plan.trials)])
-    lower = aligned([costs, *map(_cost_cells, plan.estimates)])
-    count = f"{len(plan.trials)} trial{'s' if len(plan.trials) > 1 else ''}"
-    most = "at most " if any(isinstance(trial.load, Search) for trial in plan.trials) else ""
-    total = f"{count}, {most}{lasting(plan.seconds)} of load with endpoints in parallel, {dollars(plan.usd)}"
-    return "\n".join((f"{plan.name}: {total}", "", *upper, "", *lower))
-
-
-def as_dict(plan: Plan) -> dict[str, Any]:
-    """The plan as JSON values."""
-    trials = [
-        {field.name: getattr(trial, field.name) for field in fields(trial)} | {"load": trial.load.label}
-        for trial in plan.trials
-    ]
-    total = {"expected_s": plan.seconds, "expected_usd": plan.usd}
-    return {"name": plan.name, **total, "experiments": [asdict(each) for each in plan.estimates], "trials": trials}
-
-
-def _trial_cells(trial: Trial) -> tuple[str, ...]:
-    measured = f"{trial.requests} requests" if trial.duration_s is None else f"{trial.duration_s:g} s"
-    load, warmup, about = trial.load.label, f"{trial.warmup_s:g} s", lasting(trial.expected_s)
-    if isinstance(trial.load, Search):
-        measured, about = "until certified", f"at most {about}"
-    return trial.experiment, trial.payload, load, str(trial.repeat), warmup, measured, about
-
-
-def _cost_cells(each: Estimate) -> tuple[str, ...]:
-    usd = "not billed" if each.simulated else dollars(each.usd)
-    usd = f"{dollars(each.usd)}, not billed" if each.simulated and each.usd is not None else usd
-    return each.experiment, each.instance, str(each.trials), lasting(each.seconds), usd
-
-
-def aligned(cells: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    """Lines of cells as plain text, one below the other."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-
-
-def lasting(seconds: float | None) -> str:
-    """Seconds for people, rounded."""
-    if seconds is None:
-        return "unknown"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def dollars(usd: float | None) -> str:
-    """USD for people, in cents."""
-    return "cost unknown" if usd is None else f"{usd:.2f} USD"

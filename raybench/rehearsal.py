@@ -27,11 +27,12 @@ from raybench.analysis.summary import ranked
 from raybench.clock import NS_PER_S
 from raybench.cluster.search import Searched, Seen
 from raybench.config import Config
+from raybench.datasets import load_pools
+from raybench.load.arrivals import Steady
 from raybench.load.search import Search
-from raybench.payloads.pool import Pool, load_pool
-from raybench.payloads.tokens import counter
 from raybench.plan import Plan, Trial
 from raybench.practice import Practice
+from raybench.prices import cost_usd
 from raybench.rows import REQUESTS, Prompt
 from raybench.specs import Experiment, SimulatedEndpoint
 
@@ -145,10 +146,7 @@ def rehearse(config: Config, plan: Plan, workers: int | None = None) -> Rehearsa
 
 def _scenes(config: Config, plan: Plan) -> Iterator[Scene]:
     folder = config.file.parent if config.file else Path()
-    pools: dict[str, Pool] = {
-        payload.name: load_pool(payload.payload, counter(payload.tokenizer), config.seed, folder)
-        for payload in config.payloads
-    }
+    pools = load_pools(config.payloads, config.seed, folder)
     manifest = manifests.begin(config, plan, pools, "rehearsal")
     for experiment in config.experiments:
         for name, pool in pools.items():
@@ -178,7 +176,7 @@ def _rehearse_search(scene: Scene, trial: Trial, search: Search) -> Found:
 
     def play(one: Trial, seen: Seen) -> pa.Table | None:
         nonlocal left, paid_s
-        rate, too_many = getattr(one.load, "rate", 0.0), False
+        rate, too_many = one.load.rate if isinstance(one.load, Steady) else 0.0, False
 
         def watch(batch: pa.Table) -> None:
             nonlocal too_many
@@ -206,20 +204,18 @@ def _rehearse_search(scene: Scene, trial: Trial, search: Search) -> Found:
     )
     found = searching.search(trial, search, stage, scene.experiment.usd_per_hour, practice.clock)
     seconds = found.verdict.seconds if found.verdict else paid_s
-    return Found(found, seconds, _usd(scene.experiment, seconds))
+    return Found(found, seconds, cost_usd(scene.experiment.usd_per_hour, seconds))
 
 
 def _rehearse_trial(scene: Scene, trial: Trial) -> Rehearsed:
     table = Practice(scene.config, scene.experiment, scene.pool).play(trial)
     noted = next(each for each in scene.manifest["trials"] if each["trial_id"] == trial.trial_id)
     told = noted | {"state": "done", "rows": len(table)}
-    row = reduce_trial(table, told, scene.manifest).trial.to_pylist()[0]
+    row = reduce_trial(table, told, scene.manifest).trials.to_pylist()[0]
     seconds = max(_last_ns(table, "end_ns"), _last_ns(table, "planned_ns")) / NS_PER_S
-    return Rehearsed(trial, seconds, _usd(scene.experiment, seconds), row, tuple(_needs(scene, trial, table, row)))
-
-
-def _usd(experiment: Experiment, seconds: float) -> float | None:
-    return None if experiment.usd_per_hour is None else experiment.usd_per_hour * seconds / 3600
+    return Rehearsed(
+        trial, seconds, cost_usd(scene.experiment.usd_per_hour, seconds), row, tuple(_needs(scene, trial, table, row))
+    )
 
 
 def _last_ns(table: pa.Table, instant: str) -> int:

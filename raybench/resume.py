@@ -16,12 +16,13 @@ from raybench.cluster import status
 from raybench.cluster.monitor import Screen
 from raybench.cluster.shipping import Shipping
 from raybench.config import Config, load_config
+from raybench.datasets import load_pools
 from raybench.errors import InputError
 from raybench.payloads.pool import Pool
 from raybench.plan import Plan, plan
 from raybench.publish import report
 from raybench.rows import SCHEMA_VERSION
-from raybench.run import Conductor, carry_out, pools_of
+from raybench.run import Conductor, carry_out
 from raybench.rundir import RunDir
 
 
@@ -80,7 +81,7 @@ def _play(
 ) -> None:
     """Plays the `wanted` trials of the plan, from their beginning; a search goes on after its last probe."""
     config = _config(rundir, manifest)
-    matrix, pools = plan(config), pools_of(config, Path(manifest["config_folder"]))
+    matrix, pools = plan(config), load_pools(config.payloads, config.seed, Path(manifest["config_folder"]))
     _same(rundir, manifest, matrix, pools)
     rest = replace(matrix, trials=tuple(trial for trial in matrix.trials if trial.trial_id in wanted))
     aside = f"sitting-{len(manifest.get('resumed_utc', ()))}"

@@ -5,7 +5,7 @@ host's monotonic clock; nothing here subtracts two of them (`analysis/metrics.py
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
@@ -17,7 +17,12 @@ import pyarrow as pa
 SCHEMA_VERSION = 1
 ERROR_MESSAGE_CHARS = 500
 MAX_TOKENS = ("max_new_tokens", "max_completion_tokens", "max_tokens")
-"""The parameters that bound a completion, as the dialects call it; the first one that is there counts."""
+"""The parameters that bound a completion, as the dialects call it; a request has at most one of them."""
+
+
+def max_tokens(parameters: Mapping[str, Any]) -> int | None:
+    """The most tokens that `parameters` ask for, by whichever name; None where they do not say."""
+    return next((parameters[name] for name in MAX_TOKENS if name in parameters), None)
 
 
 class Outcome(StrEnum):

@@ -4,12 +4,11 @@ What was measured is never lost to what goes wrong later: rows are on disk befor
 interrupted or failed run still ends with its Parquet parts and a report of what there is.
 """
 
-import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,23 +22,22 @@ from raybench.cluster.monitor import Screen
 from raybench.cluster.search import Seen
 from raybench.cluster.shipping import Shipping
 from raybench.config import Config
+from raybench.datasets import load_pools
 from raybench.errors import InterruptedRunError, RaybenchError
 from raybench.load.search import Search
 from raybench.muster import Muster
-from raybench.payloads.pool import Pool, load_pool
-from raybench.payloads.tokens import counter
+from raybench.payloads.pool import Pool
 from raybench.plan import Plan, Trial, plan
+from raybench.prices import cost_usd
 from raybench.publish import publish
 from raybench.report import build
 from raybench.rundir import RunDir
 from raybench.simulator.process import Simulated
 from raybench.specs import Experiment
+from raybench.watching import first_failure, interruptible, watch
 
 if TYPE_CHECKING:
     from raybench.cluster.fleet import Crew
-
-LOOK_EVERY_S = 1.0
-HEALTH_EVERY_S = 5.0
 
 
 def run(
@@ -62,7 +60,7 @@ def run(
     if to:
         s3.free(to)
     folder = config.file.parent if config.file else Path()
-    pools = pools_of(config, folder)
+    pools = load_pools(config.payloads, config.seed, folder)
     rundir = RunDir.create(out.absolute())
     with rundir.hold():
         conductor = Conductor(config, matrix, pools, rundir, screen)
@@ -71,14 +69,6 @@ def run(
         if config.file:
             rundir.write(config.file.name, config.text.encode())
         carry_out(conductor, address, selftest=selftest, to=to)
-
-
-def pools_of(config: Config, folder: Path) -> dict[str, Pool]:
-    """The prompts of every payload; the files of datasets are found from `folder`."""
-    return {
-        payload.name: load_pool(payload.payload, counter(payload.tokenizer), config.seed, folder)
-        for payload in config.payloads
-    }
 
 
 def carry_out(conductor: "Conductor", address: str, *, selftest: bool, to: s3.Prefix | None = None) -> None:
@@ -148,7 +138,7 @@ class Conductor:
             with ThreadPoolExecutor(1) as beside:
                 with ExitStack() as stack:
                     simulator = self._start(address, stack, selftest=selftest)
-                    with self._interruptible():
+                    with interruptible(self._stopping, self.screen.say):
                         self.screen.say("measuring")
                         self.screen.expect(self.plan, self._usd_per_hour(), self.rundir.path)
                         failure = self._play_all(simulator)
@@ -186,22 +176,6 @@ class Conductor:
             self.shipping.follow(lambda: [node for crew in self._crews for node in crew.nodes], resumed)
         return simulator
 
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """The first SIGINT or SIGTERM drains; the second is Python's own KeyboardInterrupt."""
-
-        def stop(signum: int, frame: object) -> None:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            self._stopping.set()
-            self.screen.say("stopping: waiting for the requests in flight (again to stop at once)")
-
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def _play_all(self, simulator: Simulated | None) -> RaybenchError | None:
         """Plays all experiments in parallel; returns what stopped them, if something of ours did."""
         with ThreadPoolExecutor(len(self._crews)) as threads:
@@ -209,35 +183,13 @@ class Conductor:
                 threads.submit(self._play, crew, experiment)
                 for crew, experiment in zip(self._crews, self.config.experiments, strict=True)
             ]
-            try:
-                health = self._watch(playing, simulator)
-            except KeyboardInterrupt:
-                self._stopping.set()
-                for crew in self._crews:
-                    crew.kill()
-                raise
-        self.manifest["simulator"] = _worst(health) or self.manifest["simulator"]
-        return _failure(playing) or self._unshipped
+            busiest = watch(playing, self._crews, self._stopping, simulator, self._unshipped)
+        self.manifest["simulator"] = busiest or self.manifest["simulator"]
+        return first_failure(playing) or self._unshipped()
 
-    @property
     def _unshipped(self) -> RaybenchError | None:
         """What should stop the run because its rows do not get away from here."""
         return self.shipping.failure if self.shipping else None
-
-    def _watch(self, playing: "Sequence[Future[None]]", simulator: Simulated | None) -> Sequence[Mapping[str, float]]:
-        """Waits for all to end, and stops all once one fails; returns what the simulator said of itself meanwhile."""
-        health: list[Mapping[str, float]] = []
-        looked_s = -HEALTH_EVERY_S
-        while wait(playing, timeout=LOOK_EVERY_S).not_done:
-            if self._unshipped or any(future.done() and future.exception() for future in playing):
-                self._stopping.set()
-            if self._stopping.is_set():
-                for crew in self._crews:  # again and again: a trial may begin just as it is told
-                    crew.stop()
-            if simulator and time.monotonic() - looked_s > HEALTH_EVERY_S:
-                looked_s = time.monotonic()
-                health += simulator.looked_at()
-        return health + (simulator.looked_at() if simulator else [])
 
     def _play(self, crew: "Crew", experiment: Experiment) -> None:
         """Plays one endpoint's trials, one after another."""
@@ -252,8 +204,7 @@ class Conductor:
                 self._play_trial(crew, trial)
             held_s = time.monotonic() - began_s
             about["duration_s"] = held_s
-            if experiment.usd_per_hour is not None:
-                about["cost_usd"] = experiment.usd_per_hour * held_s / 3600
+            about["cost_usd"] = cost_usd(experiment.usd_per_hour, held_s)
             self.record()
         crew.close()
 
@@ -317,25 +268,3 @@ class Conductor:
 
 def _is_kept(trial: Mapping[str, Any], table: pa.Table) -> None:
     """What Ray Data does with rows that are in their part already."""
-
-
-def _worst(health: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
-    """The simulator at its busiest; the first look covers its start and is left out."""
-    looks = health[1:]
-    if not looks:
-        return None
-    return {
-        "cpu_share_max": max(look["cpu_share"] for look in looks),
-        "lag_p99_ms": max(look["lag_p99_ms"] for look in looks),
-    }
-
-
-def _failure(playing: Sequence["Future[None]"]) -> RaybenchError | None:
-    """What ended the first experiment that did not end well; a bug is raised as it is."""
-    for future in playing:
-        error = future.exception()
-        if isinstance(error, RaybenchError):
-            return error
-        if error is not None:
-            raise error
-    return None

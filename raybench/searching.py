@@ -15,7 +15,8 @@ from raybench.analysis.metrics import Requests
 from raybench.analysis.reduce import reduce_trial
 from raybench.analysis.searched import FAULTS
 from raybench.clock import NS_PER_S, Clock, monotonic_ns
-from raybench.cluster.search import Play, Played, Searched, Seen, play_search, sentence
+from raybench.cluster.search import Play, Played, Searched, Seen, play_search
+from raybench.cluster.search_text import sentence
 from raybench.load.search import Search
 from raybench.plan import Trial
 
@@ -96,7 +97,7 @@ class _Playing:
     def distrust(self, one: Trial, rows: pa.Table) -> str | None:
         """The first fault of the measurement, if it makes the probe INVALID."""
         manifest = self.stage.manifest
-        row = reduce_trial(rows, self.stage.trials[one.trial_id], manifest).trial.to_pylist()[0]
+        row = reduce_trial(rows, self.stage.trials[one.trial_id], manifest).trials.to_pylist()[0]
         _, reasons = validity.verdict(row, manifest["criteria"])
         invalid = (reason.code for reason in reasons if reason.makes is validity.Valid.INVALID)
         return next((code for code in invalid if code in FAULTS), None)

@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 from raybench.clock import NS_PER_S
 from raybench.cluster.calibration import CHUNKS_PER_S
+from raybench.cluster.part import ends_ns
 from raybench.config import Config
 from raybench.errors import ClusterError
-from raybench.load.arrivals import Closed, Ramp
+from raybench.load.arrivals import Closed
+from raybench.load.search import Search
 from raybench.plan import Plan, Trial
 from raybench.rows import Exchange, Outcome
 from raybench.selftest import Limit, Selftest
@@ -55,11 +57,13 @@ def pace(exchange: Exchange) -> Pace | None:
 def peak(trial: Trial, alone: Pace) -> float:
     """The streams of `CHUNKS_PER_S` that a trial is at least known to be, if its endpoint is as fast as `alone`."""
     load = trial.load
+    if isinstance(load, Search):
+        return 0.0
     if isinstance(load, Closed):
         streams = load.concurrency * alone.latency_s / (alone.latency_s + load.think_time_s)
     else:
-        rate = max(load.start_rate, load.end_rate) if isinstance(load, Ramp) else getattr(load, "rate", 0.0)
-        streams = min(rate * alone.latency_s, load.max_in_flight or math.inf)
+        due = load.most_due(round(alone.latency_s * NS_PER_S), ends_ns(trial))
+        streams = min(due, load.max_in_flight or math.inf)
     return min(streams, streams * alone.chunks / alone.latency_s / CHUNKS_PER_S)
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from raybench.errors import InputError
-from raybench.rows import MAX_TOKENS
+from raybench.rows import MAX_TOKENS, max_tokens
 from raybench.simulator.faults import Faults
 from raybench.simulator.profiles import PROFILES, Profile, profile
 from raybench.strict import Model, Name, nearest, shown, wrong
@@ -171,7 +171,7 @@ class Experiment(Model):
     @property
     def max_tokens(self) -> int | None:
         """The most tokens a completion is asked to have."""
-        return next((self.parameters[key] for key in MAX_TOKENS if key in self.parameters), None)
+        return max_tokens(self.parameters)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -185,8 +185,11 @@ class Experiment(Model):
             raise wrong(f"{self.endpoint.simulate} does not speak {self.dialect}", f"{spoken} or openai", "dialect")
         if self.streams and self.dialect == "embeddings":
             raise wrong("embeddings are not streamed", "route: invoke", "route")
-        for key in MAX_TOKENS:
-            most = self.parameters.get(key, 1)
+        named = [key for key in self.parameters if key in MAX_TOKENS]
+        if len(named) > 1:
+            raise wrong(f"both {named[0]} and {named[1]} bound a completion", "one of them", "parameters", named[1])
+        for key in named:
+            most = self.parameters[key]
             if type(most) is not int or most < 1:
                 raise wrong(f"{shown(most)} is not allowed", "a whole number, at least 1", "parameters", key)
         return self

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from raybench.analysis.columns import TRIALS
 from raybench.analysis.metrics import Requests
-from raybench.analysis.reduce import Pieces, reduce_trial
+from raybench.analysis.reduce import Findings, reduce_trial
 from raybench.rows import Row, requests_table
 
 S = 1_000_000_000
@@ -126,15 +126,15 @@ def requests(rows: Iterable[Row]) -> Requests:
     return Requests(table(rows))
 
 
-def reduced(rows: Iterable[Row], criteria: dict[str, float] | None = None, /, **other: Any) -> Pieces:
-    """A trial's pieces; `other` changes the trial."""
+def reduced(rows: Iterable[Row], criteria: dict[str, float] | None = None, /, **other: Any) -> Findings:
+    """A trial's findings; `other` changes the trial."""
     one = trial(**other)
     return reduce_trial(table(rows), one, manifest(one, criteria=criteria or {}))
 
 
 def numbers(rows: Iterable[Row], criteria: dict[str, float] | None = None, /, **other: Any) -> dict[str, Any]:
     """A trial's row of TRIALS."""
-    found: dict[str, Any] = reduced(rows, criteria, **other).trial.to_pylist()[0]
+    found: dict[str, Any] = reduced(rows, criteria, **other).trials.to_pylist()[0]
     return found
 
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raybench.client.dialects import DIALECTS, body, dialect_named, max_tokens
+from raybench.client.dialects import DIALECTS, body, dialect_named
 from raybench.client.transcript import RecordError, Transcript
 from raybench.errors import InputError
+from raybench.rows import max_tokens
 
 
 def sent(dialect: str, parameters: dict[str, Any], stream: bool) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from simulated import Simulator, simulator
 
 from raybench.client import dialects
 from raybench.client.http import Failure, Reply
-from raybench.client.sagemaker import SageMakerClient, Target, Timeouts
+from raybench.client.sagemaker import SageMakerClient
 from raybench.client.sigv4 import Credentials
+from raybench.client.target import Target, Timeouts
 from raybench.errors import EndpointError
 from raybench.rows import Exchange, Outcome, Prompt, Request
 

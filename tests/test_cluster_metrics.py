@@ -16,9 +16,9 @@ from simulated import simulator
 from raybench.client.sigv4 import Credentials
 from raybench.client.target import Target
 from raybench.cluster import environment
-from raybench.cluster.actor import Post
 from raybench.cluster.grafana import dashboard
 from raybench.cluster.metrics import INSTRUMENTS, WHOSE, Instruments, Meter, Totals, ended
+from raybench.cluster.part import Post
 from raybench.load.arrivals import Closed
 from raybench.plan import Trial
 from raybench.rows import Prompt, requests_table

@@ -14,8 +14,9 @@ from raybench.client.sigv4 import Credentials
 from raybench.client.target import Target
 from raybench.clock import monotonic_ns
 from raybench.cluster import environment
-from raybench.cluster.actor import Post
-from raybench.cluster.search import LOOK_S, Played, Seen, play_search, probe_trial, sentence
+from raybench.cluster.part import Post
+from raybench.cluster.search import LOOK_S, Played, Seen, play_search, probe_trial
+from raybench.cluster.search_text import sentence
 from raybench.load.arrivals import Closed, Poisson
 from raybench.load.probe import Step
 from raybench.load.search import Offered, Search, Verdict

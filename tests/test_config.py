@@ -282,6 +282,10 @@ EDITS: dict[str, tuple[str, str, str]] = {
     "embeddings": ("stream\n", "stream\n    dialect: embeddings\n", "7: experiments[0].route: embeddings are not"),
     "instance": ("ml.g5.48xlarge", "g5.48xlarge", "5: experiments[0].instance_type: 'g5.48xlarge' is not an instanc"),
     "max tokens": ("100,", '"100",', "8: experiments[0].parameters.max_new_tokens: '100' is not allowed; a whole"),
+    "max tokens twice": (
+        "100,", "100, max_tokens: 9,",
+        "8: experiments[0].parameters.max_tokens: both max_new_tokens and max_tokens bound a completion; one of them",
+    ),
     "price": ("20.36", "-1", "9: experiments[0].price_per_hour: -1 is not allowed; greater than 0"),
     "name": ("good", "a/b", "1: name: 'a/b' is not a name; 1 to 80 of"),
     "long name": ("good", "a" * 81, "1: name: 'aaa"),

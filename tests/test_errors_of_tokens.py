@@ -17,8 +17,9 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 from world import MS, PROMPTS, SSE_END, SSE_HEAD, S, World, delta, usage
 
-from raybench.client.sagemaker import SageMakerClient, Target
+from raybench.client.sagemaker import SageMakerClient
 from raybench.client.sigv4 import Credentials
+from raybench.client.target import Target
 from raybench.load.arrivals import Closed, Load, Poisson
 from raybench.payloads.tokens import counter
 from raybench.rows import Prompt, Request, Source

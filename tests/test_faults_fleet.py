@@ -16,7 +16,7 @@ from simulated import Simulator, simulator
 from raybench.client.sigv4 import Credentials
 from raybench.client.target import Target
 from raybench.cluster import environment
-from raybench.cluster.actor import Post
+from raybench.cluster.part import Post
 from raybench.load.arrivals import Closed, Constant, Load
 from raybench.plan import Trial
 from raybench.rows import Prompt

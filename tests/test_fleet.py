@@ -12,7 +12,8 @@ from simulated import Simulator, simulator
 from raybench.client.sigv4 import Credentials
 from raybench.client.target import Target
 from raybench.cluster import environment
-from raybench.cluster.actor import Post, preflight
+from raybench.cluster.actor import preflight
+from raybench.cluster.part import Post
 from raybench.errors import EndpointError
 from raybench.load.arrivals import Closed, Constant, Load
 from raybench.plan import Trial

@@ -3,14 +3,17 @@
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
 from world import S, World
 
+from raybench.client.target import Target
+from raybench.cluster.part import request
 from raybench.load.arrivals import Constant, Gamma, Poisson, Ramp, Replay
 from raybench.payloads.pool import Payload, load_pool
 from raybench.payloads.synthetic import Recorded
 from raybench.payloads.tokens import counter
-from raybench.rows import Prompt
+from raybench.rows import MAX_TOKENS, Prompt
 
 TRACES = Path(__file__).parents[2] / "shared" / "data" / "traces"
 OURS = Path(__file__).parents[1] / "configs" / "replay.jsonl"
@@ -93,3 +96,13 @@ def test_requests_that_are_not_sent_take_their_prompts_with_them() -> None:
     rows = sorted(play.table.to_pylist(), key=lambda row: row["seq"])
     assert {row["outcome"] for row in rows} == {"ok", "not_sent"}
     assert [row["max_tokens"] for row in rows] == [tokens_out for _, tokens_out in lengths[: len(rows)]]
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_a_prompts_own_limit_goes_by_the_name_that_the_config_gives_it(name: str) -> None:
+    target = Target("http://127.0.0.1:9", "e", "us-west-2", route="openai", dialect="openai")
+    sent = request(target, {name: 9, "top_p": 1}, Prompt("Hello", 1, "estimate", max_tokens=5))
+    document = orjson.loads(sent.body)
+    assert document[name] == 5
+    assert sum(key in document for key in MAX_TOKENS) == 1
+    assert sent.max_tokens == 5

@@ -17,10 +17,10 @@ from raybench import targets
 from raybench.cluster import environment
 from raybench.cluster.monitor import Screen
 from raybench.config import Config, load_config
+from raybench.datasets import load_pools
 from raybench.errors import ClusterError
 from raybench.muster import Muster
 from raybench.plan import plan
-from raybench.run import pools_of
 from raybench.selftest import Selftest
 
 pytestmark = pytest.mark.ray
@@ -50,7 +50,7 @@ def muster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Mus
     """A muster of one endpoint, and the crew that it raised at first."""
     environment.prepare(local=True)
     wanted = config(tmp_path, getattr(request, "param", ""))
-    matrix, pools = plan(wanted), pools_of(wanted, tmp_path)
+    matrix, pools = plan(wanted), load_pools(wanted.payloads, wanted.seed, tmp_path)
     about = manifests.begin(wanted, matrix, pools, "run")
     with ExitStack() as stack:
         simulator = stack.enter_context(targets.simulator(wanted, tmp_path / "truth.jsonl"))

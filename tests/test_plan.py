@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from raybench import plan_text
 from raybench.analysis.stats import interval_floor
 from raybench.config import load_config
 from raybench.errors import InputError
 from raybench.load.arrivals import Closed, Poisson
-from raybench.plan import Plan, as_dict, matrix, plan
+from raybench.plan import Plan, plan
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -98,7 +99,7 @@ def test_a_count_is_estimated_where_rate_or_profile_tell_and_unknown_elsewhere(p
     assert [trial.expected_s for trial in counted.of("b")] == pytest.approx([5 * round_s] * 4)
     assert [trial.expected_s for trial in counted.of("a")] == [None] * 4
     assert (counted.seconds, counted.usd) == (None, None)
-    assert "unknown" in matrix(counted)
+    assert "unknown" in plan_text.text(counted)
     open_load = planned(TWO_BY_TWO.replace(LOAD, "{kind: poisson, rate: 4, requests: 10, warmup: 1s}"))
     assert {trial.expected_s for trial in open_load.trials} == {3.5}
 
@@ -179,7 +180,7 @@ def test_names_are_safe_for_every_file_system_and_unique() -> None:
 
 def test_the_plan_prints_as_aligned_columns_and_as_json(planned: Planned) -> None:
     both = planned(TWO_BY_TWO.replace("repeats: 2\n", ""))
-    head, _, *lines = matrix(both).splitlines()
+    head, _, *lines = plan_text.text(both).splitlines()
     assert head == "small: 8 trials, 5 min of load with endpoints in parallel, 5.88 USD"
     assert lines[0] == "experiment  payload  load      repeat  warm-up  measured  about"
     assert lines[1] == "a           p        closed-1  0       10 s     60 s      70 s"
@@ -187,7 +188,7 @@ def test_the_plan_prints_as_aligned_columns_and_as_json(planned: Planned) -> Non
         "a           2 x ml.g5.xlarge  4       5 min  5.60 USD",
         "b           1 x ml.g5.xlarge  4       5 min  0.28 USD, not billed",
     ]
-    told = json.loads(json.dumps(as_dict(both)))
+    told = json.loads(json.dumps(plan_text.as_dict(both)))
     assert (told["expected_s"], len(told["trials"]), told["trials"][0]["load"]) == (280.0, 8, "closed-1")
 
 

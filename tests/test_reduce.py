@@ -120,7 +120,7 @@ def test_a_thousand_kinds_of_failure_are_summed_up() -> None:
 def test_a_trial_says_which_criteria_it_misses_and_which_it_cannot_tell() -> None:
     rows = [row(i, i, i, i + 1 + 0.01 * (i % 3), end_ns=i * S + S) for i in range(80)]
     criteria = {"latency_mean": 0.5, "latency_p95": 2.0, "error_rate": 0.01}
-    (one,) = reduced(rows, criteria, duration_s=80.0).trial.to_pylist()
+    (one,) = reduced(rows, criteria, duration_s=80.0).trials.to_pylist()
     assert (one["criteria_met"], one["missed"], one["unsure"]) == (False, ["latency_mean"], ["error_rate"])
 
 

@@ -12,8 +12,8 @@ from raybench.config import load_config
 from raybench.errors import InputError
 from raybench.load.probe import Step
 from raybench.plan import plan
-from raybench.playbill import as_dict, text
 from raybench.rehearsal import MOST_REQUESTS, Need, Rehearsal, rehearse
+from raybench.rehearsal_text import as_dict, text
 
 FIXED = "{simulate: fixed, overrides: {ttft_s: 0.1, itl_s: 0.025, tokens: 5}}"
 SMALL = """\

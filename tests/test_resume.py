@@ -10,10 +10,10 @@ from made import row
 from raybench import manifest as manifests
 from raybench.cluster.monitor import Screen
 from raybench.config import Config, load_config
+from raybench.datasets import load_pools
 from raybench.errors import InputError, RaybenchError
 from raybench.plan import plan
 from raybench.resume import left, resume
-from raybench.run import pools_of
 from raybench.rundir import RunDir
 
 CONFIG = """\
@@ -48,7 +48,7 @@ def stopped(tmp_path: Path) -> RunDir:
 
 
 def begun(config: Config, folder: Path) -> dict[str, Any]:
-    manifest = manifests.begin(config, plan(config), pools_of(config, folder), "run")
+    manifest = manifests.begin(config, plan(config), load_pools(config.payloads, config.seed, folder), "run")
     for trial in manifest["trials"]:
         trial |= {"state": "done", "rows": 100}
     return manifest | {"config_folder": str(folder)}

@@ -10,7 +10,7 @@ import pytest
 from test_cluster_search import SEARCH, Queue, trial
 
 from raybench import manifest as manifests
-from raybench import searching
+from raybench import plan_text, searching
 from raybench.analysis import searched
 from raybench.analysis.decide import Decision
 from raybench.analysis.reduce import Findings, reduce
@@ -18,7 +18,7 @@ from raybench.cluster.search import Seen
 from raybench.config import Config, load_config
 from raybench.errors import InputError
 from raybench.load.search import Search
-from raybench.plan import Trial, as_dict, matrix, plan
+from raybench.plan import Trial, plan
 from raybench.report.markdown import markdown
 from raybench.report.page import page
 from raybench.rows import REQUESTS
@@ -59,10 +59,10 @@ def test_a_search_is_one_trial_that_lasts_at_most_as_long_as_both_budgets_allow(
     (one,) = planned.trials
     assert one.load == Search("latency_p99", 1.0, max_s=1800.0, max_usd=12.0)
     assert one.expected_s == 600.0, "12 USD of two instances at 36 USD an hour"
-    assert "until certified" in matrix(planned)
-    assert matrix(planned).startswith("small: 1 trial, at most 10 min of load")
-    assert matrix(planned).splitlines()[3].endswith("until certified  at most 10 min")
-    assert json.loads(json.dumps(as_dict(planned)))["trials"][0]["load"] == "search-latency_p99-1.0"
+    assert "until certified" in plan_text.text(planned)
+    assert plan_text.text(planned).startswith("small: 1 trial, at most 10 min of load")
+    assert plan_text.text(planned).splitlines()[3].endswith("until certified  at most 10 min")
+    assert json.loads(json.dumps(plan_text.as_dict(planned)))["trials"][0]["load"] == "search-latency_p99-1.0"
     (longer,) = plan(read(CONFIG.replace(", max_usd: 12", ""))).trials
     assert longer.expected_s == 1800.0
 

@@ -21,7 +21,8 @@ from raybench.plan import Plan, Trial
 from raybench.report.trust import checks
 from raybench.report.view import look
 from raybench.rows import Row
-from raybench.selftest import Ceiling, Limit, Measured, Selftest, before, climb, largest, line, note, text
+from raybench.selftest import Ceiling, Limit, Measured, Selftest, before, climb, largest, note
+from raybench.selftest_text import line, text
 
 MS = 1_000_000
 T0_NS = 7_000_000_000
@@ -259,7 +260,7 @@ def judged(rows: Sequence[Row], known: dict[str, Any] | None, actors: int = 1) -
     one = trial(concurrency=4)
     about = manifest(one)
     about["experiments"][0] |= {"ceiling": known, "actors": [{}] * actors}
-    summary: dict[str, Any] = reduce_trial(table(rows), one, about).trial.to_pylist()[0]
+    summary: dict[str, Any] = reduce_trial(table(rows), one, about).trials.to_pylist()[0]
     return summary
 
 

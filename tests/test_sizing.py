@@ -1,5 +1,7 @@
 """Whether load actors are enough for a plan: known loads against ceilings that are made up."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 
 from raybench.cluster.calibration import Errors, Figures
 from raybench.config import load_config
-from raybench.load.arrivals import Closed, Constant, Load, Poisson, Ramp
+from raybench.load.arrivals import Closed, Constant, Load, Poisson, Ramp, Replay
 from raybench.load.search import Search
 from raybench.plan import Plan, Trial
 from raybench.rows import Exchange, Outcome
@@ -60,6 +62,17 @@ def carrying(streams: int, fails: int | None = None, experiment: str = "e", **ot
 )
 def test_a_load_is_so_many_streams_of_the_selftest(load: Load | Search, alone: Pace, streams: float) -> None:
     assert peak(trial(load), alone) == streams
+
+
+def test_a_replay_is_as_many_streams_as_its_busiest_moment_of_what_is_played(tmp_path: Path) -> None:
+    at_s = [0.0, 1.0, 1.1, 1.2, 1.3, 1.9, 20.0, 20.1, 20.2, 20.3, 20.4, 20.5]
+    trace = tmp_path / "trace.jsonl"
+    lines = [{"timestamp": round(s * 1000), "input_length": 9, "output_length": 9} for s in at_s]
+    trace.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert peak(trial(Replay(trace)), ALONE) == 5.0
+    assert peak(replace(trial(Replay(trace)), duration_s=30.0), ALONE) == 6.0
+    assert peak(trial(Replay(trace, max_in_flight=3)), ALONE) == 3.0
+    assert peak(trial(Replay(trace, speed=10.0)), ALONE) == 6.0
 
 
 def test_the_pace_of_an_endpoint_is_that_of_a_request_that_it_answered() -> None:

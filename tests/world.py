@@ -176,7 +176,7 @@ def summary(world: World, table: pa.Table, **noted: Any) -> dict[str, Any]:
         "actors": [{}] * world.actors,
     }
     manifest = {"experiments": [experiment], "payloads": [], "criteria": world.criteria}
-    told: dict[str, Any] = reduce_trial(table, about, manifest).trial.to_pylist()[0]
+    told: dict[str, Any] = reduce_trial(table, about, manifest).trials.to_pylist()[0]
     return told
 
 

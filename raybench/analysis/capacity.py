@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from raybench.prices import cost_usd
+
 HEADROOM = 0.2
 """The share of a copy's measured throughput that is kept free: demand comes unevenly, and a full queue only grows."""
 
@@ -49,5 +51,5 @@ def spent(experiment: Mapping[str, Any]) -> dict[str, Held]:
     for what in ("deploy", "idle"):
         seconds = experiment.get(f"{what}_s")
         if seconds is not None:
-            found[what] = Held(seconds, None if price is None else seconds / 3600 * price * number)
+            found[what] = Held(seconds, cost_usd(None if price is None else price * number, seconds))
     return found

@@ -50,6 +50,11 @@ ALIASES = {"cost_per_10k": "price_per_10k_txn"}
 """Criteria that go by a shorter name than their column."""
 
 
+def criterion_column(criterion: str) -> str:
+    """The column of the trials table that a criterion is about."""
+    return ALIASES.get(criterion, criterion)
+
+
 def _field(name: str, kind: pa.DataType, unit: str = "", means: str = "") -> pa.Field:
     return pa.field(name, kind, metadata={k: v for k, v in (("unit", unit), ("means", means)) if v} or None)
 

@@ -7,7 +7,7 @@ from itertools import groupby
 
 import pyarrow as pa
 
-from raybench.analysis.columns import ALIASES
+from raybench.analysis.columns import criterion_column
 from raybench.analysis.spoken import criterion_name, listed, percent, seconds, times, usd
 from raybench.analysis.standing import PRICE, Setting, State, settings
 
@@ -191,7 +191,7 @@ def _standing(state: State) -> str:
 def _number(state: State) -> str:
     if state.criterion == "error_rate":
         return percent(state.value)
-    costs = ALIASES.get(state.criterion, state.criterion) == PRICE
+    costs = criterion_column(state.criterion) == PRICE
     return f"${usd(state.value)}" if costs else f"{seconds(state.value)} s"
 
 

@@ -1,7 +1,7 @@
 """The metrics of a request: the instants of a trial's rows become seconds.
 
-Here, and nowhere else, two instants are subtracted. Names, units and meanings of what a trial says stand in
-`columns.py`; `summary.py` makes them of these seconds.
+Of what a report says, here and nowhere else two instants are subtracted. Names, units and meanings of what a trial
+says stand in `columns.py`; `summary.py` makes them of these seconds.
 """
 
 import math
@@ -15,7 +15,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raybench.analysis.columns import TRIALS as TRIALS
 from raybench.clock import NS_PER_S
 from raybench.rows import Outcome, Phase
 

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
 from raybench.analysis.metrics import Facts
 from raybench.analysis.spoken import listed, percent, seconds, usd
-from raybench.rows import MAX_TOKENS
+from raybench.rows import max_tokens
 
 LITTLE = (0.9, 1.1)
 """Where throughput · latency / concurrency is near enough to 1."""
@@ -32,12 +31,8 @@ class Doubt:
 
 def doubts(rows: Sequence[Facts], experiments: Sequence[Facts] = ()) -> list[Doubt]:
     """Everything that does not add up in these rows of TRIALS; `experiments` are those of run.json."""
-    asked = {about["name"]: _most(about.get("parameters") or {}) for about in experiments}
+    asked = {about["name"]: max_tokens(about.get("parameters") or {}) for about in experiments}
     return [doubt for rule in _RULES for doubt in rule(rows, asked)]
-
-
-def _most(parameters: Mapping[str, Any]) -> Any:
-    return next((parameters[name] for name in MAX_TOKENS if name in parameters), None)
 
 
 def little(row: Facts) -> float | None:

@@ -83,7 +83,7 @@ FAILURES = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """All that a report may say, as tables; charts do no arithmetic."""
+    """All that a report may say of a run, or of one trial of it, as tables; charts do no arithmetic."""
 
     trials: pa.Table
     curves: pa.Table
@@ -93,21 +93,9 @@ class Findings:
     density: pa.Table
 
 
-@dataclass(frozen=True, slots=True)
-class Pieces:
-    """What one trial adds to each table of the findings."""
-
-    trial: pa.Table
-    curves: pa.Table
-    tokens: pa.Table
-    failures: pa.Table
-    over_time: pa.Table
-    density: pa.Table
-
-
 def reduce(rows_of: Callable[[Mapping[str, Any]], pa.Table], manifest: Mapping[str, Any]) -> Findings:
     """The findings of a run, trials in the manifest's order; `rows_of` gives a trial's rows, or an empty table."""
-    return findings(reduce_trial(rows_of(trial), trial, manifest) for trial in manifest["trials"])
+    return together(reduce_trial(rows_of(trial), trial, manifest) for trial in manifest["trials"])
 
 
 Keep = Callable[[Mapping[str, Any], pa.Table], object]
@@ -148,8 +136,8 @@ def reduce_with_ray(tables: Sequence[pa.Table], manifest: Mapping[str, Any], kee
             keep(trials[trial_id], table)
         except RaybenchError as error:  # as data: Ray would wrap it, traceback and all
             return pa.Table.from_pylist([{"trial_id": trial_id, "failure": str(error)}], _PACKED)
-        pieces = reduce_trial(table, trials[trial_id], manifest)
-        packed = {name: _pack(getattr(pieces, name)) for name in Pieces.__slots__}
+        findings = reduce_trial(table, trials[trial_id], manifest)
+        packed = {name: _pack(getattr(findings, name)) for name in Findings.__slots__}
         return pa.Table.from_pylist([{"trial_id": trial_id, **packed}], _PACKED)
 
     played = {}
@@ -158,13 +146,13 @@ def reduce_with_ray(tables: Sequence[pa.Table], manifest: Mapping[str, Any], kee
         for row in mapped.take_all():
             if row["failure"]:
                 raise StorageError(row["failure"])
-            played[row["trial_id"]] = Pieces(**{name: _unpack(row[name]) for name in Pieces.__slots__})
+            played[row["trial_id"]] = Findings(**{name: _unpack(row[name]) for name in Findings.__slots__})
     nothing = REQUESTS.empty_table()
-    return findings(played.get(name) or reduce_trial(nothing, trial, manifest) for name, trial in trials.items())
+    return together(played.get(name) or reduce_trial(nothing, trial, manifest) for name, trial in trials.items())
 
 
-def reduce_trial(table: pa.Table, trial: Mapping[str, Any], manifest: Mapping[str, Any]) -> Pieces:
-    """One trial's rows (REQUESTS, in any order) as its pieces of the findings."""
+def reduce_trial(table: pa.Table, trial: Mapping[str, Any], manifest: Mapping[str, Any]) -> Findings:
+    """The findings of one trial's rows (REQUESTS, in any order); `share` is left to `together`."""
     experiment = _named(manifest["experiments"], trial["experiment"])
     payload = _named(manifest.get("payloads", ()), trial["payload"])
     criteria: Mapping[str, float] = manifest.get("criteria") or {}
@@ -182,7 +170,7 @@ def reduce_trial(table: pa.Table, trial: Mapping[str, Any], manifest: Mapping[st
         "missed": [state.criterion for state in states if state.standing is standing.Standing.FAIL],
         "unsure": [state.criterion for state in states if state.standing is standing.Standing.UNSURE],
     }
-    return Pieces(
+    return Findings(
         pa.Table.from_pylist([row], TRIALS),
         _curves(rows, trial),
         _tokens(rows, trial, experiment, payload.get("tokens")),
@@ -191,25 +179,25 @@ def reduce_trial(table: pa.Table, trial: Mapping[str, Any], manifest: Mapping[st
     )
 
 
-def findings(pieces: Iterable[Pieces]) -> Findings:
-    """The pieces of all trials put together, repeats of a cell sharing their bins of tokens."""
-    each = list(pieces)
+def together(findings: Iterable[Findings]) -> Findings:
+    """The findings of all trials put together, repeats of a cell sharing their bins of tokens."""
+    each = list(findings)
 
-    def together(name: str, schema: pa.Schema) -> pa.Table:
-        return pa.concat_tables([schema.empty_table(), *(getattr(piece, name) for piece in each)]).combine_chunks()
+    def joined(name: str, schema: pa.Schema) -> pa.Table:
+        return pa.concat_tables([schema.empty_table(), *(getattr(one, name) for one in each)]).combine_chunks()
 
     return Findings(
-        together("trial", TRIALS),
-        together("curves", CURVES),
-        _shares(together("tokens", TOKENS)),
-        together("failures", FAILURES),
-        together("over_time", OVER_TIME),
-        together("density", DENSITY),
+        joined("trials", TRIALS),
+        joined("curves", CURVES),
+        _shares(joined("tokens", TOKENS)),
+        joined("failures", FAILURES),
+        joined("over_time", OVER_TIME),
+        joined("density", DENSITY),
     )
 
 
 _PACKED = pa.schema(
-    [("trial_id", pa.string()), ("failure", pa.string()), *((name, pa.binary()) for name in Pieces.__slots__)]
+    [("trial_id", pa.string()), ("failure", pa.string()), *((name, pa.binary()) for name in Findings.__slots__)]
 )
 
 

@@ -1,6 +1,7 @@
 """How numbers and criteria are said, in the decision's sentences as on the page: rounded here, and only for show."""
 
 import math
+from collections.abc import Iterator, Sequence
 
 NO_NUMBER = "–"
 
@@ -60,6 +61,27 @@ def percent(value: float | None) -> str:
 def listed(parts: list[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1] if parts else ""
+
+
+def aligned(cells: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Lines of cells as plain text, one below the other."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def lasting(seconds: float | None) -> str:
+    """Seconds for people, rounded."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def dollars(usd: float | None) -> str:
+    """USD for people, in cents."""
+    return "cost unknown" if usd is None else f"{usd:.2f} USD"
 
 
 def _figures(value: float) -> str:

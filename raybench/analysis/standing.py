@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from raybench.analysis import stats
-from raybench.analysis.columns import ALIASES, PARTS, TRIALS
+from raybench.analysis.columns import PARTS, TRIALS, criterion_column
 from raybench.analysis.metrics import Facts
 
 PRICE = "price_per_10k_txn"
@@ -133,7 +133,7 @@ def settings(trials: Sequence[Facts], criteria: Mapping[str, float]) -> tuple[Se
 
 
 def _state(row: Facts, criterion: str, limit: float) -> State:
-    column = ALIASES.get(criterion, criterion)
+    column = criterion_column(criterion)
     value, low, high = (row.get(column + end) for end in ("", "_low", "_high"))
     if value is None:
         endless = column in (row.get("beyond") or ()) or (

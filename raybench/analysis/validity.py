@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from raybench.analysis import stats
-from raybench.analysis.columns import ALIASES, QUANTILES, SPREADS
+from raybench.analysis.columns import QUANTILES, SPREADS, criterion_column
 from raybench.analysis.facts import DRIFT
 from raybench.analysis.metrics import Facts
 
@@ -247,7 +247,7 @@ def _too_few(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
             text = f"{requests:,} requests are too few for {name}, which needs {floor:,}"
             yield Reason("too_few", text, "measure longer", Valid.INCONCLUSIVE)
     for name in criteria:
-        column = ALIASES.get(name, name)
+        column = criterion_column(name)
         if column.endswith("_mean") and summary.get("ok") and summary.get(column) is None:
             yield Reason("too_few", f"{name} has no value to stand on", "measure longer", Valid.INCONCLUSIVE)
 

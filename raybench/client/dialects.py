@@ -17,7 +17,6 @@ import orjson
 
 from raybench.client.transcript import RecordError, Transcript, count, word
 from raybench.errors import InputError
-from raybench.rows import MAX_TOKENS
 
 T = TypeVar("T")
 Parameters = Mapping[str, Any]
@@ -176,7 +175,7 @@ def _token_texts(records: list[Any]) -> Iterator[str]:
 def _messages_body(prompt: str, parameters: Parameters, stream: bool) -> dict[str, Any]:
     asked = dict(parameters)
     if "max_new_tokens" in asked:
-        asked.setdefault("max_tokens", asked.pop("max_new_tokens"))
+        asked["max_tokens"] = asked.pop("max_new_tokens")
     document = {"model": "", "messages": [{"role": "user", "content": prompt}], **asked}
     if stream:
         document["stream"] = True
@@ -292,8 +291,3 @@ def dialect_named(name: str) -> Dialect:
 def body(dialect: str, prompt: str, parameters: Parameters, stream: bool) -> bytes:
     """A prompt as the JSON body that asks `dialect` to complete it, whole or as a stream, counting its tokens."""
     return orjson.dumps(dialect_named(dialect).body(prompt, parameters, stream))
-
-
-def max_tokens(parameters: Parameters) -> int | None:
-    """The most tokens that `parameters` ask for, by any of the names in use."""
-    return next((most for name in MAX_TOKENS if (most := count(parameters.get(name))) is not None), None)

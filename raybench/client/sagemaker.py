@@ -16,7 +16,7 @@ from raybench.client.discretion import without
 from raybench.client.eventstream import FrameError, runs
 from raybench.client.http import ConnectError, Connection, Reply, connect
 from raybench.client.sigv4 import Credentials, Signer, bearer_token
-from raybench.client.target import Target, Timeouts
+from raybench.client.target import Target
 from raybench.client.transcript import Arrivals, RecordError, Transcript, records
 from raybench.client.verdicts import FINE, Verdict, broken, excerpt, refused, stream_fault, unexpected, verdict
 from raybench.clock import NS_PER_S, Clock, monotonic_ns
@@ -25,8 +25,6 @@ from raybench.rows import Exchange, Outcome, Request, Source
 
 STEP_RECORDS = 32
 """The most records read in one step: some 30 µs of work."""
-__all__ = ["SageMakerClient", "Target", "Timeouts"]
-
 EVENT_STREAM = "application/vnd.amazon.eventstream"
 
 

@@ -27,8 +27,7 @@ from raybench.client.http import Reply
 from raybench.client.sagemaker import SageMakerClient
 from raybench.client.target import Target
 from raybench.clock import monotonic_ns
-from raybench.cluster.part import Part, probe_lag, request
-from raybench.cluster.part import Post as Post
+from raybench.cluster.part import Part, Post, probe_lag, request
 from raybench.errors import EndpointError, RaybenchError
 from raybench.load.attack import Attack
 from raybench.plan import Trial

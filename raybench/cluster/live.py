@@ -19,6 +19,7 @@ from raybench.analysis.metrics import Requests
 from raybench.analysis.stats import Values, interval_floor
 from raybench.cluster.actor import SENDER
 from raybench.plan import Estimate, Plan, Trial
+from raybench.prices import cost_usd
 
 RATE_S = 10.0
 """The time over which a rate is taken."""
@@ -156,9 +157,8 @@ class Playing:
 
     def spent_usd(self, now_s: float) -> float | None:
         """What its instances cost since its first trial began; of a simulated one, what real ones would."""
-        if self.usd_per_hour is None or self.held_from_s is None:
-            return None if self.usd_per_hour is None else 0.0
-        return self.usd_per_hour * ((self.held_to_s or now_s) - self.held_from_s) / 3600
+        held_s = 0.0 if self.held_from_s is None else (self.held_to_s or now_s) - self.held_from_s
+        return cost_usd(self.usd_per_hour, held_s)
 
     def snapshot(self, now_s: float) -> Snapshot:
         """The experiment now."""

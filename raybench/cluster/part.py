@@ -16,13 +16,14 @@ from raybench.client.http import Reply
 from raybench.client.sagemaker import SageMakerClient
 from raybench.client.target import Target
 from raybench.clock import NS_PER_S, Clock
-from raybench.load.arrivals import Closed, Offsets, stripe
+from raybench.load.arrivals import Closed, stripe
 from raybench.load.arrivals import share as part_of
 from raybench.load.attack import Attack, Identity, Span
+from raybench.load.schedule import Offsets
 from raybench.load.search import Search
 from raybench.payloads.pool import in_order, order
 from raybench.plan import Trial
-from raybench.rows import MAX_TOKENS, Prompt, Request, Row
+from raybench.rows import MAX_TOKENS, Prompt, Request, Row, max_tokens
 
 OPEN_CONNECTIONS = 64
 """Opened ahead for an open load that has no bound of its own."""
@@ -144,23 +145,28 @@ def _arrivals(trial: Trial, index: int, actors: int) -> Offsets:
     """An actor's arrivals: the trial's own, then as many as it may take to hold the load until it ends."""
     load = trial.load
     assert not isinstance(load, Closed | Search)
+    return stripe(load.offsets_ns(trial.seed, duration_ns=ends_ns(trial) + TAIL_NS), index, actors)
+
+
+def ends_ns(trial: Trial) -> int:
+    """When a trial of an open load ends: after its duration, or with the last request that counts."""
+    load = trial.load
+    assert not isinstance(load, Closed | Search)
     warmup_ns = round(trial.warmup_s * NS_PER_S)
     if trial.duration_s is not None:
-        end_ns = warmup_ns + round(trial.duration_s * NS_PER_S)
-    else:
-        before = len(load.offsets_ns(trial.seed, duration_ns=warmup_ns))
-        end_ns = int(load.offsets_ns(trial.seed, count=before + (trial.requests or 0))[-1])
-    return stripe(load.offsets_ns(trial.seed, duration_ns=end_ns + TAIL_NS), index, actors)
+        return warmup_ns + round(trial.duration_s * NS_PER_S)
+    before = len(load.offsets_ns(trial.seed, duration_ns=warmup_ns))
+    return int(load.offsets_ns(trial.seed, count=before + (trial.requests or 0))[-1])
 
 
 def request(target: Target, parameters: Mapping[str, Any], prompt: Prompt) -> Request:
     """A prompt as the body that the endpoint's dialect wants."""
     if prompt.max_tokens is not None and target.dialect != "embeddings":
-        others = {name: value for name, value in parameters.items() if name not in MAX_TOKENS}
-        parameters = others | {MAX_TOKENS[0]: prompt.max_tokens}
+        name = next((name for name in MAX_TOKENS if name in parameters), MAX_TOKENS[0])
+        parameters = {**parameters, name: prompt.max_tokens}
     body = dialects.body(target.dialect, prompt.text, parameters, target.streams)
     digest = hashlib.blake2b(body, digest_size=8).hexdigest()
-    return Request(body, digest, prompt, dialects.max_tokens(parameters))
+    return Request(body, digest, prompt, max_tokens(parameters))
 
 
 async def probe_lag(lag_ns: list[int], clock: Clock) -> None:

@@ -21,8 +21,7 @@ import numpy as np
 
 from raybench.clock import NS_PER_S
 from raybench.errors import InputError
-from raybench.load.schedule import BLOCK, Leg, blocks, cut, even, summed
-from raybench.load.schedule import Offsets as Offsets
+from raybench.load.schedule import BLOCK, Leg, Offsets, blocks, cut, even, summed
 from raybench.load.traces import Trace, read_trace
 
 MAX_CONCURRENCY = 100_000
@@ -40,6 +39,10 @@ class Open(Protocol):
 
     @property
     def max_in_flight(self) -> int | None: ...
+
+    def most_due(self, within_ns: int, until_ns: int) -> float:
+        """The most requests due in any `within_ns` before `until_ns`; where chance decides, on average."""
+        ...
 
     def offsets_ns(self, seed: int, *, duration_ns: int | None = None, count: int | None = None) -> Offsets:
         """The arrivals before `duration_ns`, at most `count`; ValueError if neither bounds them."""
@@ -85,6 +88,10 @@ class Constant:
     def label(self) -> str:
         return f"constant-{float(self.rate)}{_most(self.max_in_flight)}"
 
+    def most_due(self, within_ns: int, until_ns: int) -> float:
+        """As many as its rate brings."""
+        return self.rate * within_ns / NS_PER_S
+
     def offsets_ns(self, seed: int, *, duration_ns: int | None = None, count: int | None = None) -> Offsets:
         """Arrival k at k/rate seconds, rounded up to a nanosecond; the seed changes nothing."""
         rate = _exact(self.rate)
@@ -107,6 +114,10 @@ class Poisson:
     @property
     def label(self) -> str:
         return f"poisson-{float(self.rate)}{_most(self.max_in_flight)}"
+
+    def most_due(self, within_ns: int, until_ns: int) -> float:
+        """As many as its rate brings."""
+        return self.rate * within_ns / NS_PER_S
 
     def offsets_ns(self, seed: int, *, duration_ns: int | None = None, count: int | None = None) -> Offsets:
         """Sums of exponential gaps of mean 1/rate, the first of them before the first arrival."""
@@ -136,6 +147,10 @@ class Gamma:
     @property
     def label(self) -> str:
         return f"gamma-{float(self.rate)}-burstiness-{float(self.burstiness)}{_most(self.max_in_flight)}"
+
+    def most_due(self, within_ns: int, until_ns: int) -> float:
+        """As many as its rate brings."""
+        return self.rate * within_ns / NS_PER_S
 
     def offsets_ns(self, seed: int, *, duration_ns: int | None = None, count: int | None = None) -> Offsets:
         """Sums of gamma gaps of mean 1/rate, the first of them before the first arrival."""
@@ -173,6 +188,10 @@ class Ramp:
         steps = f"-steps-{self.steps}" if self.steps else ""
         rates = f"{float(self.start_rate)}-{float(self.end_rate)}-over-{float(self.over_s)}"
         return f"ramp-{rates}{steps}{_most(self.max_in_flight)}"
+
+    def most_due(self, within_ns: int, until_ns: int) -> float:
+        """As many as its highest rate brings."""
+        return max(self.start_rate, self.end_rate) * within_ns / NS_PER_S
 
     def offsets_ns(self, seed: int, *, duration_ns: int | None = None, count: int | None = None) -> Offsets:
         """Arrival k at the first nanosecond by which the rate's integral reaches k; the seed changes nothing."""
@@ -224,6 +243,13 @@ class Replay:
                 raise InputError(problem, where=str(self.trace), allowed=f"within 0.0 s to {last_s:.1f} s")
         return trace.faster(_exact(self.speed))
 
+    def most_due(self, within_ns: int, until_ns: int) -> float:
+        """As many as the trace has in its busiest such time."""
+        offsets = self.offsets_ns(0, duration_ns=until_ns)
+        return float(
+            np.max(np.arange(1, len(offsets) + 1) - np.searchsorted(offsets, offsets - within_ns, "right"), initial=0)
+        )
+
     def offsets_ns(self, seed: int, *, duration_ns: int | None = None, count: int | None = None) -> Offsets:
         """The trace's own offsets divided by `speed`, rounded down to a nanosecond; the seed changes nothing."""
         offsets = self.requests().offsets_ns
@@ -231,7 +257,10 @@ class Replay:
         return offsets[: end if count is None else min(end, count)]
 
 
-Load = Closed | Constant | Poisson | Gamma | Ramp | Replay
+Steady = Constant | Poisson | Gamma
+"""The loads of one rate."""
+
+Load = Closed | Steady | Ramp | Replay
 
 
 def stripe(offsets: Offsets, actor: int, actors: int) -> Offsets:

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 from raybench.load.arrivals import MAX_RATE, Closed, Poisson
 from raybench.load.probe import FEWEST, Evidence, Probe, Step
+from raybench.prices import cost_usd
 
 METRICS = ("ttft_p99", "latency_p99")
 SANITY_S = 600.0
@@ -206,7 +207,7 @@ class Hunt:
         return self.search.most_s(self.usd_per_hour) - self.spent_s
 
     def _end(self, reason: str | None) -> Verdict:
-        usd = None if self.usd_per_hour is None else self.usd_per_hour * self.spent_s / 3600
+        usd = cost_usd(self.usd_per_hour, self.spent_s)
         passed, failing = max(self._passed, default=None), self._failing
         probes = len(self.played)
         return Verdict(self._certified, passed, failing, probes, self.spent_s, usd, self._monotone, reason)

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raybench.report.inputs import Decision, Findings
+from raybench.analysis.decide import Decision
+from raybench.analysis.reduce import Findings
 from raybench.report.view import look
 
 FILES = {

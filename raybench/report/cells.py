@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from raybench.analysis.decide import Decision
+from raybench.analysis.standing import Setting, State
 from raybench.report import palette
-from raybench.report.inputs import Decision, Setting, State
 from raybench.report.text import clean, plain
 
 LABEL_CHARS = 28
@@ -133,11 +134,6 @@ def cells(decision: Decision, manifest: Mapping[str, Any], named: Mapping[str, C
         )
     )
     return found
-
-
-def column(criterion: str) -> str:
-    """The trials column that a criterion is about."""
-    return "price_per_10k_txn" if criterion == "cost_per_10k" else criterion
 
 
 def payload_label(payload: object) -> str:

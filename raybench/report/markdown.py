@@ -6,12 +6,15 @@ from typing import Any
 
 import jinja2
 
+from raybench.analysis.columns import criterion_column
+from raybench.analysis.decide import Decision
+from raybench.analysis.reduce import Findings
 from raybench.analysis.spoken import criterion_name
+from raybench.analysis.standing import State
 from raybench.report import maximum, trust
 from raybench.report.answer import rule
 from raybench.report.banners import banners
 from raybench.report.cells import Cell
-from raybench.report.inputs import Decision, Findings, State
 from raybench.report.text import clean, markdown_code, markdown_text, plain, short
 from raybench.report.view import View, look
 
@@ -61,7 +64,7 @@ def write(view: View, charts: Sequence[str] = tuple(PLOTS)) -> str:
         information=_information(view),
         plots={name: _plot(name, said, charts) for name, said in PLOTS.items()},
         criteria_said=_criteria_said(view, len(missed)),
-        criteria_columns=[f"{_column(name)}_text" for name in _criteria(view)],
+        criteria_columns=[f"{criterion_column(name)}_text" for name in _criteria(view)],
         level="concurrency" if all(cell.kind == "closed" for cell in view.asked) else "load",
         missed=[_missed(view, cell) for cell in missed],
         config_file=_link(manifest["config_file"] or "run.json"),
@@ -123,10 +126,6 @@ def _criteria(view: View) -> list[str]:
     """The criteria in the order of the seed's columns: errors, latencies, cost."""
     order = {"error_rate": 0, "cost_per_10k": 2}
     return sorted(view.limits, key=lambda name: order.get(name, 1))
-
-
-def _column(criterion: str) -> str:
-    return "price_per_10k_txn" if criterion == "cost_per_10k" else criterion
 
 
 def _criteria_said(view: View, missed: int) -> str:

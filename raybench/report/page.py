@@ -6,9 +6,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from raybench.analysis.decide import Decision
+from raybench.analysis.reduce import Findings
 from raybench.report import columns, palette, sections, text, vega
 from raybench.report.figures import Figure, draw
-from raybench.report.inputs import Decision, Findings
 from raybench.report.view import View, look
 
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from raybench.analysis.capacity import DEMANDS
+from raybench.analysis.columns import criterion_column
 from raybench.analysis.spoken import criterion_name
 from raybench.report import answer, capacity, maximum, sentences, streaming, table, text, timeline, trust
 from raybench.report.banners import banners
-from raybench.report.cells import GLYPHS, column, payload_label
+from raybench.report.cells import GLYPHS, payload_label
 from raybench.report.figures import Figure
 from raybench.report.view import View
 
@@ -106,7 +107,7 @@ def evidence(view: View) -> dict[str, Any]:
         "criteria": [
             {
                 "name": name,
-                "column": column(name),
+                "column": criterion_column(name),
                 "head": f"{sentences.short_name(name)} (limit {text.plain(limit)})",
             }
             for name, limit in view.limits.items()

@@ -6,10 +6,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from raybench.analysis.decide import Phrase
 from raybench.analysis.spoken import criterion_name
+from raybench.analysis.standing import State
 from raybench.report import columns
 from raybench.report.cells import Cell
-from raybench.report.inputs import Phrase, State
 from raybench.report.text import block, count, fixed, listed, percent, plain, seconds, times, usd
 
 DATASETS = "For each data set and configuration: the setting to choose, or that none of those tried will do."

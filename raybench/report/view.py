@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from raybench.analysis.columns import criterion_column
+from raybench.analysis.decide import Decision
+from raybench.analysis.reduce import Findings
 from raybench.analysis.repeats import together
-from raybench.report.cells import Cell, Configuration, cells, chosen, column, configurations, payload_label
-from raybench.report.inputs import Decision, Findings
+from raybench.report.cells import Cell, Configuration, cells, chosen, configurations, payload_label
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class View:
     @property
     def latency(self) -> str:
         """The latency that price is drawn against: the one a criterion limits, else the mean."""
-        return column(self.latency_criterion or "latency_mean")
+        return criterion_column(self.latency_criterion or "latency_mean")
 
     @property
     def latency_limit(self) -> float | None:

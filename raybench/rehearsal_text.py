@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from raybench.cluster.search import sentence
-from raybench.plan import aligned, dollars, lasting
+from raybench.analysis.spoken import aligned, dollars, lasting
+from raybench.cluster.search_text import sentence
 from raybench.rehearsal import MOST_REQUESTS, MOST_SEARCHED, Found, Need, Rehearsal, Rehearsed
 
 
