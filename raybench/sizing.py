@@ -25,6 +25,10 @@ FEW = 16
 """The streams that every actor carries: one that does not is short of CPU, which more actors would not bring."""
 
 
+ROUNDING = 1e-6
+"""What a float's last digits are worth in actors: nothing."""
+
+
 class Pace(NamedTuple):
     """One request of an endpoint that has no other: how long it took, how many chunks came."""
 
@@ -60,7 +64,7 @@ def peak(trial: Trial, alone: Pace) -> float:
     if isinstance(load, Search):
         return 0.0
     if isinstance(load, Closed):
-        streams = load.concurrency * alone.latency_s / (alone.latency_s + load.think_time_s)
+        streams = load.concurrency * (alone.latency_s / (alone.latency_s + load.think_time_s))
     else:
         due = load.most_due(round(alone.latency_s * NS_PER_S), ends_ns(trial))
         streams = min(due, load.max_in_flight or math.inf)
@@ -85,7 +89,7 @@ def _short(trials: Iterable[Trial], alone: Pace, found: Selftest, actors: int) -
     if ceiling.limit is Limit.SIMULATOR or streams <= FEW * actors:
         return None
     if ceiling.streams:
-        needed = math.ceil(streams / ceiling.streams)
+        needed = math.ceil(streams / ceiling.streams - ROUNDING)
         return Short(trial, streams, actors, ceiling.streams, needed) if needed > actors else None
     least = min(each.rungs[0].streams for each in found.actors)
     return Short(trial, streams, actors, least, max(actors, math.floor(streams / least)) + 1, at_most=True)

@@ -64,6 +64,14 @@ def test_a_load_is_so_many_streams_of_the_selftest(load: Load | Search, alone: P
     assert peak(trial(load), alone) == streams
 
 
+@pytest.mark.parametrize("latency_s", [0.1 + 0.001 * n for n in range(300)])
+def test_rounding_asks_for_no_further_actor(latency_s: float) -> None:
+    alone = {"e": Pace(latency_s, 1000)}
+    for load in (Closed(4000), Constant(4000 / latency_s)):
+        assert peak(trial(load), alone["e"]) == pytest.approx(4000)
+        assert [each.needed for each in short(plan(trial(load)), alone, carrying(2000, 4000), {"e": 1})] == [2]
+
+
 def test_a_replay_is_as_many_streams_as_its_busiest_moment_of_what_is_played(tmp_path: Path) -> None:
     at_s = [0.0, 1.0, 1.1, 1.2, 1.3, 1.9, 20.0, 20.1, 20.2, 20.3, 20.4, 20.5]
     trace = tmp_path / "trace.jsonl"
