@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from raybench.rows import Prompt, requests_table
 
 pytestmark = pytest.mark.ray
 
+STORE = {"object_store_memory": 80 * 2**20}
 NOBODY = Target("http://127.0.0.1:9", "nobody", "us-west-2")
 FAST: dict[str, Any] = {"profile": "fixed", "overrides": {"ttft_s": 0.01, "itl_s": 0.002, "tokens": 4}}
 
@@ -39,6 +41,13 @@ class Placed:
     alone: Any
     two: tuple[Any, Any]
 
+    def complete(self) -> None:
+        """Puts a new worker where one has died."""
+        while len(self.workers) < 2:
+            node = self.cluster.add_node(num_cpus=1, **STORE)
+            self.workers[node.node_id] = node
+        self.cluster.wait_for_nodes()
+
 
 @pytest.fixture(scope="module")
 def placed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Placed]:
@@ -48,16 +57,15 @@ def placed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Placed]:
 
     from raybench.cluster.fleet import Crew, cluster
 
-    store = {"object_store_memory": 80 * 2**20}
     soon = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500, "health_check_failure_threshold": 2}
-    head_is = {"num_cpus": 1, "include_dashboard": False, "_system_config": soon, **store}
+    head_is = {"num_cpus": 1, "include_dashboard": False, "_system_config": soon, **STORE}
     nodes: Any = Cluster(initialize_head=True, head_node_args=head_is)
     folder = tmp_path_factory.mktemp("placed")
     try:
         with cluster(nodes.address):
             head = ray.get_runtime_context().get_node_id()
             alone = Crew(posts("a", 2, folder))
-            workers = {node.node_id: node for node in (nodes.add_node(num_cpus=1, **store) for _ in range(2))}
+            workers = {node.node_id: node for node in (nodes.add_node(num_cpus=1, **STORE) for _ in range(2))}
             nodes.wait_for_nodes()
             two = Crew(posts("b", 3, folder)), Crew(posts("c", 3, folder), turn=3)
             for crew in (alone, *two):
@@ -120,30 +128,34 @@ def test_the_disks_of_lost_actors_are_read_all_at_once_and_one_that_is_silent_co
         never.touch()
 
 
+@pytest.mark.kill_points(1)
 def test_a_worker_that_dies_is_replaced_by_the_one_that_is_left_and_never_by_the_head(
-    placed: Placed, tmp_path: Path
+    seed: int, placed: Placed, tmp_path: Path
 ) -> None:
     from raybench.cluster.fleet import Crew
 
+    placed.complete()
+    random = Random(seed)
+    killed, after = random.randrange(2), random.randrange(2, 120)
     with simulator({"e": FAST}) as running:
         keys = Credentials(running.credentials.access_key, running.credentials.secret_key)
         to = Target(running.url, "e", running.credentials.region, "stream", credentials=keys)
         crew = Crew(posts("e", 2, tmp_path, to))
         crew.gather()
         crew.arm({"p": [Prompt(f"prompt {n}", 2, "estimate") for n in range(100)]})
-        doomed, left = crew.nodes
+        doomed, left = crew.nodes[killed], crew.nodes[1 - killed]
         rows = 0
 
         def seen(batch: pa.Table) -> None:
             nonlocal rows
-            if rows < 30 <= rows + len(batch):
-                placed.cluster.remove_node(placed.workers[doomed], allow_graceful=False)
+            if rows < after <= rows + len(batch):
+                placed.cluster.remove_node(placed.workers.pop(doomed), allow_graceful=False)
             rows += len(batch)
 
         first = crew.play(trial("first", 3.0), 7, seen)
         second = crew.play(trial("second", 0.5), 7, lambda batch: None)
-        crew.close()
-    assert first.lost == ("e-0",)
+        crew.kill()
+    assert first.lost == (f"e-{killed}",)
     assert {row["actor"] for row in first.rows.to_pylist() if row["outcome"] == "ok"} == {"e-0", "e-1"}
     assert first.loss is not None
     assert first.loss["known"] > 0

@@ -129,17 +129,20 @@ def test_an_endpoint_that_refuses_connections_is_one_line_and_exit_5(tmp_path: P
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 400 KiB, where this process may mount one."""
+def small_disk(seed: int, tmp_path: Path) -> Iterator[Path]:
+    """A disk of some 400 KiB, where this process may mount one."""
     place = tmp_path / "disk"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)], check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={400 + 36 * seed}k", "tmpfs", str(place)], check=False
+    )
     if mounted.returncode:
         pytest.skip("a small disk cannot be mounted here, so a full one is not tried")
     yield place
     subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.kill_points(1)
 def test_a_full_disk_stops_the_load_with_one_line_and_leaves_whole_rows(tmp_path: Path, small_disk: Path) -> None:
     run_dir = small_disk / "run"
     code, _, err = finish(start("run", config(tmp_path, length="duration: 60s"), "--out", run_dir, "--no-selftest"))
