@@ -178,11 +178,13 @@ def _check_replay(config: Config, trial: Trial, place: int) -> None:
     if not isinstance(load, Replay):
         return
     offsets_ns = load.offsets_ns(0)
-    if trial.requests is not None and trial.requests > len(offsets_ns):
-        problem = f"{trial.requests} requests of a trace that has {len(offsets_ns)}"
-        raise config.wrong(problem, f"at most {len(offsets_ns)}", "loads", place, "requests")
+    there = int((offsets_ns >= round(trial.warmup_s * NS_PER_S)).sum())
+    if trial.requests is not None and trial.requests > there:
+        after = " after its warm-up" * (there < len(offsets_ns))
+        problem = f"{trial.requests} requests of a trace that has {there}{after}"
+        raise config.wrong(problem, f"at most {there}", "loads", place, "requests")
     last_s = int(offsets_ns[-1]) / NS_PER_S
-    ends_s = last_s if load.slice_s is None else (load.slice_s[1] - load.slice_s[0]) / load.speed
+    ends_s = last_s if load.covers_s is None else load.covers_s
     if trial.duration_s is not None and trial.warmup_s + trial.duration_s > ends_s * REPLAY_SLACK:
         problem = f"lasts longer than the trace, whose last arrival is at {last_s:.1f} s"
         raise config.wrong(problem, f"warmup and duration of at most {ends_s:.1f} s", "loads", place, "duration")

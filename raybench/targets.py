@@ -50,6 +50,7 @@ def target(config: Config, experiment: Experiment, running: Simulated | None) ->
             dialect=experiment.dialect,
             credentials=Credentials(running.access_key, running.secret_key),
             timeouts=timeouts,
+            stream=experiment.streams,
         )
     around = surroundings(config.region)
     if isinstance(endpoint, DeployedEndpoint):
@@ -63,5 +64,6 @@ def target(config: Config, experiment: Experiment, running: Simulated | None) ->
         variant=endpoint.variant,
         inference_component=endpoint.inference_component,
         timeouts=timeouts,
+        stream=experiment.streams,
         ca_bundle=around.ca_bundle,
     )

@@ -133,6 +133,24 @@ def test_think_time_separates_an_end_from_the_next_plan() -> None:
     assert [r.planned_ns // MS for r in rows[:3]] == [40, 180, 320]
 
 
+def test_who_thinks_stops_thinking_when_the_load_is_over() -> None:
+    hour_ns = 3600 * NS_PER_S
+    rows, endpoint = play(Span(0, duration_ns=9 * NS_PER_S), slots=2, stop_at_ns=2 * NS_PER_S, think_time_ns=hour_ns)
+    assert (rows, endpoint.clock()) == ([], T0 + 2 * NS_PER_S)
+    rows, endpoint = play(Span(0, duration_ns=9 * NS_PER_S), slots=2, think_time_ns=hour_ns)
+    assert (rows, endpoint.clock()) == ([], T0 + 9 * NS_PER_S)
+
+
+def test_an_open_load_does_not_wait_for_an_arrival_that_nobody_needs() -> None:
+    offsets_ns = [0, 900 * NS_PER_S]
+    rows, endpoint = play(Span(0, duration_ns=9 * NS_PER_S), offsets_ns=offsets_ns, stop_at_ns=2 * NS_PER_S)
+    assert (len(rows), endpoint.clock()) == (1, T0 + 2 * NS_PER_S)
+    rows, endpoint = play(Span(0, duration_ns=9 * NS_PER_S), offsets_ns=offsets_ns)
+    assert (len(rows), endpoint.clock()) == (1, T0 + 9 * NS_PER_S)
+    rows, endpoint = play(Span(0, requests=1), offsets_ns=offsets_ns)
+    assert (len(rows), endpoint.clock()) == (1, T0 + NS_PER_S)
+
+
 def test_an_open_load_sends_at_its_instants_whatever_the_endpoint_does() -> None:
     offsets = [7 * MS * n for n in range(100)]
     rows, _ = play(Span(0, duration_ns=350 * MS), offsets_ns=offsets, service_ns=lambda n: 2 * NS_PER_S)

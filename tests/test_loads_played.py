@@ -1,5 +1,6 @@
 """Loads played whole, in virtual time: the schedule to the nanosecond, and a row for every planned request."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from world import S, World
 
 from raybench.client.target import Target
 from raybench.cluster.part import request
-from raybench.load.arrivals import Constant, Gamma, Poisson, Ramp, Replay
+from raybench.load.arrivals import Closed, Constant, Gamma, Poisson, Ramp, Replay
 from raybench.payloads.pool import Payload, load_pool
 from raybench.payloads.synthetic import Recorded
 from raybench.payloads.tokens import counter
@@ -96,6 +97,19 @@ def test_requests_that_are_not_sent_take_their_prompts_with_them() -> None:
     rows = sorted(play.table.to_pylist(), key=lambda row: row["seq"])
     assert {row["outcome"] for row in rows} == {"ok", "not_sent"}
     assert [row["max_tokens"] for row in rows] == [tokens_out for _, tokens_out in lengths[: len(rows)]]
+
+
+@pytest.mark.parametrize(("concurrency", "actors", "dealt"), [(1, 2, [100]), (3, 2, [67, 33]), (2, 3, [50, 50])])
+def test_a_closed_load_measures_as_many_requests_as_it_plans_however_many_actors_play(
+    concurrency: int, actors: int, dealt: list[int]
+) -> None:
+    play = World(Closed(concurrency), requests=100, duration_s=None, actors=actors).play()
+    told = play.summary()
+    measured = [row for row in play.table.to_pylist() if row["phase"] == "measure"]
+    counts = Counter(row["actor"] for row in measured)
+    assert sorted(counts.values(), reverse=True) == dealt
+    assert told["requests"] == 100
+    assert told["little_ratio"] == pytest.approx(1.0, abs=0.02)
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])

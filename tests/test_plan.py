@@ -135,6 +135,14 @@ def test_a_trial_whose_name_no_file_system_takes_is_refused(planned: Planned, tm
     [
         ("requests: 301", "requests: 301 requests of a trace that has 300; at most 300"),
         (
+            "warmup: 10s, requests: 201",
+            "requests: 201 requests of a trace that has 200 after its warm-up; at most 200",
+        ),
+        (
+            "slice: [20s, 3600s], duration: 3000s",
+            "duration: lasts longer than the trace, whose last arrival is at 9.9 s",
+        ),
+        (
             "duration: 60s",
             "duration: lasts longer than the trace, whose last arrival is at 29.9 s; warmup and duration",
         ),
@@ -155,7 +163,13 @@ def test_a_trial_that_outlasts_its_trace_is_refused(
     (tmp_path / "trace.jsonl").write_text("".join(lines))
     with pytest.raises(InputError, match=rf"small.yaml:9: loads\[0\]\.{problem}"):
         planned(TWO_BY_TWO.replace(LOAD, f"{{kind: replay, trace: trace.jsonl, {length}}}"))
-    for fits in ("requests: 300", "duration: 30s", "speed: 2, duration: 15s", "slice: [10s, 20s], duration: 10s"):
+    for fits in (
+        "requests: 300",
+        "duration: 30s",
+        "speed: 2, duration: 15s",
+        "slice: [10s, 20s], duration: 10s",
+        "warmup: 10s, requests: 200",
+    ):
         assert planned(TWO_BY_TWO.replace(LOAD, f"{{kind: replay, trace: trace.jsonl, {fits}}}")).trials
 
 

@@ -269,3 +269,16 @@ def test_a_search_is_the_same_twice_and_in_a_process_of_its_own(rehearsed: Rehea
     load += "\n  - {kind: closed, concurrency: 1, requests: 40}"
     alone = rehearsed(load, SERIAL, more="criteria: {latency_p50: 5s}\n")
     assert rehearsed(load, SERIAL, more="criteria: {latency_p50: 5s}\n", workers=2) == alone
+
+
+def test_a_first_look_that_is_stopped_as_too_slow_is_no_lost_row(rehearsed: Rehearsed) -> None:
+    slow = "{simulate: fixed, overrides: {ttft_s: 20, itl_s: 0.01, tokens: 2}}"
+    told = rehearsed(
+        "{kind: search, metric: ttft_p99, limit: 1s, start: 1, certify: 10s, warmup: 0s, max_minutes: 5}", slow
+    )
+    (found,) = told.searches
+    verdict = found.searched.verdict
+    assert verdict is not None
+    assert [probe.probe.step for probe in found.searched.probes] == [Step.SANITY]
+    assert found.searched.probes[0].seen.fault is None
+    assert verdict.rate is None

@@ -110,6 +110,7 @@ TRIPS: list[Trips] = [
     ("stamp_disorder", "INVALID", lambda: long([*loop(99), row(99, 99.0, end_ns=None)])),
     ("lost_rows", "INVALID", lambda: long([*loop(99), row(100, 99.0)])),
     ("lost_rows", "INVALID", lambda: long(loop(100), rows=101)),
+    ("lost_rows", "INVALID", lambda: long(loop(100), duration_s=None, requests=120)),
     ("lost_rows", "INVALID", lambda: long(loop(100), lost=["a-1"])),
     ("lost_rows", "INVALID", lambda: long([*loop(99), row(99, 99.0, outcome="lost", end_ns=None)])),
 ]
@@ -198,6 +199,20 @@ def test_rows_of_several_actors_are_complete_when_each_has_counted_without_a_gap
     assert facts(requests(whole[:4] + whole[5:]), {}, {}, about)["missing_rows"] == 1
     uneven = [row(3 * i, i, actor="a-0") for i in range(5)] + [row(1, 0, actor="a-1")]
     assert facts(requests(uneven), {}, {}, about)["missing_rows"] == 0
+
+
+def test_a_trial_is_judged_by_the_actors_that_played_it_and_not_by_those_of_a_later_sitting() -> None:
+    def about(actors: int, streams: int) -> dict[str, Any]:
+        ceiling = {"streams": streams, "chunks_per_s": 50.0 * streams, "limit": "client", "error_ms": 9.0}
+        return {"actors": [{}] * actors, "ceiling": ceiling}
+
+    rows, window = requests([row(i, i, actor="a-0") for i in range(10)]), {"window_start_s": 0.0, "window_s": 10.0}
+    first, later = about(1, 4), about(2, 400)
+    crew = first | {"actors": 1}
+    assert facts(rows, window, {"crew": crew}, later) == facts(rows, window, {}, first)
+    assert facts(rows, window, {}, first) != facts(rows, window, {}, later)
+    unmeasured = facts(rows, window, {"crew": crew | {"ceiling": None}}, later)
+    assert "ceiling_streams" not in unmeasured
 
 
 def test_a_warm_up_prompt_that_comes_again_is_a_repeat() -> None:

@@ -22,16 +22,18 @@ SETTLED, SHIFT = 0.5, 0.05
 def facts(rows: Requests, summary: Facts, trial: Facts, experiment: Facts) -> dict[str, Any]:
     """The columns of TRIALS that `validity.py` judges by; `summary` is the trial's row as far as it is known."""
     measured = rows.measured
+    noted = {"actors": len(experiment.get("actors") or ()), "ceiling": experiment.get("ceiling")}
+    crew = trial.get("crew") or noted  # the experiment's are those of its last sitting
     told: dict[str, Any] = {
         "echoed": int((_true(rows, "echoed_prompt") & measured).sum()),
         "over_max": int((measured & (rows.numbers("completion_tokens") > rows.numbers("max_tokens"))).sum()),
         "token_mismatches": int((_mismatched(rows) & measured).sum()),
         "stamp_disorders": int(_disordered(rows).sum()),
         "new_connections": int((_false(rows, "connection_reused") & measured).sum()),
-        "missing_rows": _missing(rows, trial, experiment),
+        "missing_rows": _missing(rows, trial, crew["actors"]),
         "lost_actors": len(trial.get("lost") or ()),
     }
-    carried = _carried(rows, summary, experiment) | _ceiling(experiment)
+    carried = _carried(rows, summary, crew["actors"]) | _ceiling(crew["ceiling"] or {})
     return told | repeated.prompts(rows) | _clients(summary, trial) | carried | {"steady": _steady(summary)}
 
 
@@ -79,14 +81,16 @@ def _disordered(rows: Requests) -> Mask:
     return wrong | unsorted[rows.order]
 
 
-def _missing(rows: Requests, trial: Facts, experiment: Facts) -> int:
-    """Gaps in `seq`, which actor i of n counts i, i + n, ...; and rows that were taken but are not here."""
-    noted = trial.get("rows")
+def _missing(rows: Requests, trial: Facts, stood: int) -> int:
+    """Gaps in `seq`, which actor i of n counts i, i + n, ...; rows taken but not here; requests never planned."""
+    noted, asked = trial.get("rows"), trial.get("requests")
     absent = 0 if noted is None else max(0, noted - len(rows.order))
+    if asked and trial.get("state", "done") == "done":
+        absent = max(absent, asked - int(rows.measured.sum()))
     if not len(rows.order):
         return absent
     seq, actor = rows.numbers("seq").astype(np.int64), rows.codes("actor")
-    actors = len(experiment.get("actors") or ()) or int(actor.max()) + 1
+    actors = stood or int(actor.max()) + 1
     last = np.full(actor.max() + 1, -1)
     np.maximum.at(last, actor, seq)
     planned = int((last // actors + 1).sum())
@@ -106,22 +110,21 @@ def _clients(summary: Facts, trial: Facts) -> dict[str, Any]:
     return {"lag_p99_s": worst("lag_p99_ms", 1000), "lag_max_s": worst("lag_max_ms", 1000), "cpu_share": share}
 
 
-def _carried(rows: Requests, summary: Facts, experiment: Facts) -> dict[str, Any]:
+def _carried(rows: Requests, summary: Facts, actors: int) -> dict[str, Any]:
     """What a load actor carried in the window, on average: requests in flight, chunks a second."""
     start_s, lasts_s = summary.get("window_start_s"), summary.get("window_s")
     if start_s is None or not lasts_s:
         return {}
     inside = Window(start_s * NS_PER_S, (start_s + lasts_s) * NS_PER_S)
-    shared_s = lasts_s * max(1, len(experiment.get("actors") or ()))
+    shared_s = lasts_s * max(1, actors)
     flown_s = float(inside.share(rows.sent_ns, rows.end_ns).sum()) / NS_PER_S
     instants_ns = rows.table["chunk_ns"].combine_chunks().flatten().to_numpy()
     came = int(((instants_ns > inside.start_ns) & (instants_ns <= inside.stop_ns)).sum())
     return {"streams": flown_s / shared_s, "chunks_per_s": came / shared_s}
 
 
-def _ceiling(experiment: Facts) -> dict[str, Any]:
+def _ceiling(ceiling: Facts) -> dict[str, Any]:
     """What selftest found the weakest actor to carry; nothing where a slow simulator hid it."""
-    ceiling: Facts = experiment.get("ceiling") or {}
     if not ceiling or ceiling["limit"] == "simulator":
         return {}
     error_ms = ceiling["error_ms"]

@@ -118,10 +118,16 @@ class Part:
         return part_of(total, self.post.index, self.post.actors)
 
     def _span(self) -> Span:
-        """When this actor measures; a number of requests is dealt out among the actors."""
-        trial = self.trial
+        """When this actor measures; a number of requests is dealt out as arrivals, or slots, are."""
+        trial, load = self.trial, self.trial.load
         duration_ns = None if trial.duration_s is None else round(trial.duration_s * NS_PER_S)
-        requests = None if trial.requests is None else self._of(trial.requests)
+        if trial.requests is None:
+            requests = None
+        elif isinstance(load, Closed):
+            slots = range(self.post.index, load.concurrency, self.post.actors)
+            requests = sum(part_of(trial.requests, slot, load.concurrency) for slot in slots)
+        else:
+            requests = self._of(trial.requests)
         return Span(round(trial.warmup_s * NS_PER_S), duration_ns, requests)
 
     def _identity(self, host: str) -> Identity:

@@ -250,6 +250,13 @@ class Replay:
             np.max(np.arange(1, len(offsets) + 1) - np.searchsorted(offsets, offsets - within_ns, "right"), initial=0)
         )
 
+    @property
+    def covers_s(self) -> float | None:
+        """Seconds that the slice covers, its silent end included; None where the trace ends within it."""
+        if self.slice_s is None or self.slice_s[1] * NS_PER_S > read_trace(self.trace).offsets_ns[-1]:
+            return None
+        return (self.slice_s[1] - self.slice_s[0]) / self.speed
+
     def offsets_ns(self, seed: int, *, duration_ns: int | None = None, count: int | None = None) -> Offsets:
         """The trace's own offsets divided by `speed`, rounded down to a nanosecond; the seed changes nothing."""
         offsets = self.requests().offsets_ns

@@ -11,15 +11,18 @@ sense of one reply never delays the stamp of another.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from raybench.clock import Clock, sleep_until
+from raybench.clock import NS_PER_S, Clock, sleep_until
 from raybench.rows import Client, Exchange, Outcome, Phase, Request, Row
+
+LOOK_EVERY_NS = NS_PER_S
+"""How long a load that waits for its next request may not notice that it is over."""
 
 
 class Ended(Protocol):
@@ -103,7 +106,8 @@ class Attack(Generic[R]):
 
     async def open(self, offsets_ns: npt.NDArray[np.int64], max_in_flight: int | None = None) -> None:
         """Sends at `offsets_ns` since T0, never earlier and never skipping, until everything measured has ended."""
-        await self._run(lambda group: [group.create_task(self._arrivals(group, offsets_ns, max_in_flight))])
+        offsets = offsets_ns.tolist()  # while nothing is due
+        await self._run(lambda group: [group.create_task(self._arrivals(group, offsets, max_in_flight))])
 
     async def _run(self, start: Callable[[asyncio.TaskGroup], list[asyncio.Task[None]]]) -> None:
         try:
@@ -120,19 +124,16 @@ class Attack(Generic[R]):
     async def _slot(self, think_time_ns: int) -> None:
         free_ns = self.t0_ns
         while not self._over(free_ns):
-            if think_time_ns:
-                await sleep_until(free_ns := free_ns + think_time_ns, self.clock)
+            if think_time_ns and not await self._due(free_ns := free_ns + think_time_ns):
+                return
             seq, phase = self._plan(free_ns)
             self.in_flight += 1
             free_ns = await self._send(seq, phase, free_ns, next(self.requests))
 
-    async def _arrivals(
-        self, group: asyncio.TaskGroup, offsets_ns: npt.NDArray[np.int64], max_in_flight: int | None
-    ) -> None:
-        for offset_ns in offsets_ns.tolist():
+    async def _arrivals(self, group: asyncio.TaskGroup, offsets_ns: Sequence[int], max_in_flight: int | None) -> None:
+        for offset_ns in offsets_ns:
             planned_ns = self.t0_ns + offset_ns
-            await sleep_until(planned_ns, self.clock)
-            if self._over(planned_ns):
+            if not await self._due(planned_ns):
                 return
             seq, phase = self._plan(planned_ns)
             request = next(self.requests)  # here, so that the k-th arrival has the k-th whatever becomes of others
@@ -141,6 +142,14 @@ class Attack(Generic[R]):
             else:
                 self.in_flight += 1
                 group.create_task(self._send(seq, phase, planned_ns, request))
+
+    async def _due(self, planned_ns: int) -> bool:
+        """Waits for the instant that a request is planned at, never shorter; False once the load is over."""
+        while (left_ns := planned_ns - (now_ns := self.clock())) > 0:
+            if self._over(now_ns):
+                return False
+            await asyncio.sleep(min(left_ns, LOOK_EVERY_NS) / NS_PER_S)
+        return not self._over(planned_ns)
 
     def _over(self, now_ns: int) -> bool:
         if self._stopped:
