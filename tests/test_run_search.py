@@ -22,11 +22,27 @@ def search_of(run_dir: Path) -> dict[str, Any]:
     return search
 
 
-def test_a_search_says_what_it_found_and_spent_and_keeps_every_probe(tmp_path: Path) -> None:
+def test_an_interrupted_search_goes_on_says_what_it_found_and_spent_and_keeps_every_probe(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    code, out, err = finish(start("run", CONFIG, "--out", run_dir, "--no-selftest"))
+    process = start("run", CONFIG, "--out", run_dir, "--no-selftest")
+    lines_until(process, "probe-00-sanity: ")
+    os.kill(process.pid, signal.SIGINT)
+    code, out, _ = finish(process)
+    assert code == 130
+    assert "was interrupted" in out
+    begun = search_of(run_dir)
+    assert begun["verdict"] is None
+    states = [trial["state"] for trial in RunDir.open(run_dir).manifest()["trials"]]
+    assert states[0] == "done"
+    assert len(begun["probes"]) == states.count("done")
+    assert "was interrupted" in (run_dir / "report.md").read_text()
+
+    code, out, err = finish(start("resume", run_dir, "--no-selftest"))
     assert code in (0, 3), "a busy machine may spoil a measurement, and must then say so"
     search = search_of(run_dir)
+    assert search["probes"][: len(begun["probes"])] == begun["probes"], "its rows tell it the same"
+    assert " s  probe-00-sanity" in err
+    assert "probe-00-sanity-closed-1: 30 requests" not in err, "it is not played again"
     verdict = search["verdict"]
     assert out.startswith(f"{search['sentence']}\n")
     assert "of at most 6 min" in out
@@ -46,27 +62,3 @@ def test_a_search_says_what_it_found_and_spent_and_keeps_every_probe(tmp_path: P
     before = contents(run_dir)
     assert finish(start("report", run_dir))[:2] == (code, out)
     assert contents(run_dir) == before
-
-
-def test_an_interrupted_search_keeps_the_probes_that_were_played(tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    process = start("run", CONFIG, "--out", run_dir, "--no-selftest")
-    lines_until(process, "probe-00-sanity: ")
-    os.kill(process.pid, signal.SIGINT)
-    code, out, _ = finish(process)
-    assert code == 130
-    assert "was interrupted" in out
-    search = search_of(run_dir)
-    assert search["verdict"] is None
-    states = [trial["state"] for trial in json.loads((run_dir / "run.json").read_text())["trials"]]
-    assert states[0] == "done"
-    assert len(search["probes"]) == states.count("done")
-    assert "was interrupted" in (run_dir / "report.md").read_text()
-    code, out, err = finish(start("resume", run_dir, "--no-selftest"))
-    assert code in (0, 3)
-    whole = search_of(run_dir)
-    assert whole["verdict"] is not None
-    assert whole["probes"][: len(search["probes"])] == search["probes"], "its rows tell it the same"
-    assert sum("sanity" in probe["step"] for probe in whole["probes"]) <= 3
-    assert " s  probe-00-sanity" in err
-    assert "probe-00-sanity-closed-1: 30 requests" not in err, "it is not played again"
