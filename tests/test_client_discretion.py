@@ -1,15 +1,15 @@
 """What a server quotes of our credentials is kept from rows and messages."""
 
 import asyncio
+import re
 
 import pytest
-from canned import reply
 
 from raybench.client.discretion import HIDDEN, without
 from raybench.client.sagemaker import SageMakerClient
 from raybench.client.sigv4 import Credentials
 from raybench.client.target import Target
-from raybench.rows import ERROR_MESSAGE_CHARS, Prompt, Request
+from raybench.rows import ERROR_MESSAGE_CHARS, Exchange, Prompt, Request
 
 SECRET = "0123456789abcdef" * 4
 
@@ -39,12 +39,24 @@ def test_of_secrets_that_hold_each_other_the_longest_goes_first() -> None:
 @pytest.mark.parametrize("before", [0, 300, ERROR_MESSAGE_CHARS - 20])
 def test_an_error_that_quotes_our_credentials_is_kept_without_them(route: str, before: int) -> None:
     keys = Credentials("AKIDTESTTESTTEST", "secret-key-of-ours", SECRET)
-    target = Target("http://a:80", "e", "us-west-2", route, credentials=keys)
-    client = SageMakerClient(target)
-    asyncio.run(client.open(0))
-    quoted = client._token or SECRET
-    body = b'{"Message": "%b %b"}' % (b"." * before, quoted.encode())
     request = Request(b"{}", "p", Prompt("p", 1, "estimate"))
-    exchange = asyncio.run(client.read(request, reply([body], status=403)))
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        (quoted,) = re.findall(rb"(?i)(?:authorization: Bearer|x-amz-security-token:) (\S+)", head)
+        body = b'{"Message": "%b %b"}' % (b"." * before, quoted)
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    async def main() -> Exchange:
+        async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            client = SageMakerClient(Target(f"http://127.0.0.1:{port}", "e", "us-west-2", route, credentials=keys))
+            await client.open(1)
+            exchange = await client.read(request, await client.send(request))
+            await client.close()
+            return exchange
+
+    exchange = asyncio.run(main())
     assert exchange.error_message == ("." * before + f" {HIDDEN}")
     assert exchange.http_status == 403

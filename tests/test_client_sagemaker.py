@@ -366,15 +366,12 @@ def test_without_credentials_botocores_chain_is_asked(simulated: Simulator, monk
     assert said.outcome is Outcome.OK
 
 
-def test_credentials_that_changed_sign_from_the_next_refresh_on(
-    simulated: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_credentials_that_changed_sign_from_the_next_refresh_on(simulated: Simulator) -> None:
     keys = [Credentials("AKIDOTHER", "other"), Credentials(*simulated.credentials[:2])]
-    monkeypatch.setattr("raybench.client.sagemaker.chain", lambda profile: lambda: keys.pop(0))
     target = Target(simulated.url, "plain", simulated.credentials.region)
 
     async def main() -> list[Outcome]:
-        client = SageMakerClient(target)
+        client = SageMakerClient(target, provider=lambda profile: lambda: keys.pop(0))
         await client.open(1)
         request, outcomes = request_for(target), []
         for _ in range(2):

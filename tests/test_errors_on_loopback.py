@@ -12,7 +12,6 @@ import pytest
 import uvloop
 from simulated import Simulator, simulator
 
-from raybench.client import sagemaker
 from raybench.client.sagemaker import SageMakerClient
 from raybench.client.sigv4 import Credentials
 from raybench.client.target import Target
@@ -118,9 +117,7 @@ def test_19_retries_the_ids_of_the_rows_are_those_of_the_servers_log() -> None:
         assert len({row.outcome for row in rows}) >= 3
 
 
-def test_22_credential_refresh_happens_between_trials_and_never_in_a_call(
-    running: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_22_credential_refresh_happens_between_trials_and_never_in_a_call(running: Simulator) -> None:
     asked = 0
 
     def provider(profile: str | None) -> Callable[[], Credentials]:
@@ -131,11 +128,10 @@ def test_22_credential_refresh_happens_between_trials_and_never_in_a_call(
 
         return freeze
 
-    monkeypatch.setattr(sagemaker, "chain", provider)
     target = Target(running.url, "e", running.credentials.region, "stream")
 
     async def main() -> list[int]:
-        client, seen = SageMakerClient(target), []
+        client, seen = SageMakerClient(target, provider=provider), []
         body = request(target, {}, PROMPTS[0])
         for _ in range(2):
             await client.open(1)

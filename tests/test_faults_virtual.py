@@ -11,7 +11,6 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 import pytest
-import world
 from world import Played, World, summary, whole
 
 from raybench.client import sagemaker
@@ -238,9 +237,7 @@ def test_no_cpu_hog_is_no_client_lag() -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_straggler_among_the_actors_shows_as_the_rate_that_is_missing(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_straggler_among_the_actors_shows_as_the_rate_that_is_missing(seed: int) -> None:
     """Two actors of four slots each; every request of the second one waits in the client before it is sent."""
     held_s = Random(seed).uniform(0.01, 0.1)
     made = count()
@@ -248,15 +245,13 @@ def test_straggler_among_the_actors_shows_as_the_rate_that_is_missing(
     class Held(SageMakerClient):
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
-            self._held_s = held_s * (next(made) % 2)
+            self.held_s = held_s * (next(made) % 2)
 
         async def send(self, request: Request) -> Reply:
-            await asyncio.sleep(self._held_s)
+            await asyncio.sleep(self.held_s)
             return await super().send(request)
 
-    monkeypatch.setattr(world, "SageMakerClient", Held)
-    load = Closed(8)
-    told = World(load, duration_s=5, actors=2, overrides=QUICK).play().summary()
+    told = World(Closed(8), duration_s=5, actors=2, overrides=QUICK, client=Held).play().summary()
     takes_s = 0.01 + 3 * 0.005
     assert told["requests_per_s"] == pytest.approx(4 / takes_s + 4 / (takes_s + held_s), rel=0.01)
     assert told["little_ratio"] == pytest.approx(0.5 + 0.5 * takes_s / (takes_s + held_s), rel=0.01)
@@ -289,7 +284,7 @@ EXPIRED = b"HTTP/1.1 403 Forbidden\r\nx-amzn-ErrorType: ExpiredTokenException\r\
 )
 
 
-def test_credentials_that_cannot_be_renewed_between_trials_are_a_named_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_that_cannot_be_renewed_between_trials_are_a_named_end() -> None:
     renewed = iter([Credentials("a", "b")])
 
     def freeze() -> Credentials:
@@ -297,10 +292,8 @@ def test_credentials_that_cannot_be_renewed_between_trials_are_a_named_end(monke
             return credentials
         raise EndpointError("AWS credentials cannot be refreshed: no luck")
 
-    monkeypatch.setattr(sagemaker, "chain", lambda profile: freeze)
-
     async def main() -> None:
-        client = SageMakerClient(NOBODY)
+        client = SageMakerClient(NOBODY, provider=lambda profile: freeze)
         await client.open(0)
         with pytest.raises(EndpointError, match="cannot be refreshed"):
             await client.open(0)

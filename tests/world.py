@@ -64,6 +64,7 @@ class World:
     connections: int | None = None
     seed: int = 7
     in_order: bool = False
+    client: type[SageMakerClient] = SageMakerClient
 
     def play(self) -> "Played":
         """Plays it, always the same way."""
@@ -95,7 +96,7 @@ class World:
         target = Target(url, "e", KEYS.region, self.route, self.dialect, keys, timeouts=self.timeouts)
         bodies = [request(target, self.parameters, prompt) for prompt in self.prompts]
         posts = [Post("e", i, self.actors, target, self.parameters, Path()) for i in range(self.actors)]
-        clients = [SageMakerClient(target, clock=clock) for _ in posts]
+        clients = [self.client(target, clock=clock) for _ in posts]
         for client, post in zip(clients, posts, strict=True):
             wanted = Part(self.trial, post, self.seed).connections
             await client.open(wanted if self.connections is None else self.connections)

@@ -31,18 +31,25 @@ EVENT_STREAM = "application/vnd.amazon.eventstream"
 Counted = tuple[int | None, Source | None]
 """Completion tokens, and by what means they were counted."""
 
+Provider = Callable[[str | None], Callable[[], Credentials]]
+"""From a profile's name, what gives its credentials as they are at each call."""
+
 
 class SageMakerClient:
     """The client of one endpoint: `open` it, `send` and `read` as often as you like, `close` it.
 
-    `clock` stamps; everything else is asyncio, so it runs on any loop. `count_tokens`, where it is set, counts the
-    completions of which the server does not say how long they are; it runs in a thread.
+    `clock` stamps; everything else is asyncio, so it runs on any loop. `provider` has the credentials of a target
+    that has none. `count_tokens`, where it is set, counts the completions of which the server does not say how long
+    they are; it runs in a thread.
     """
 
     count_tokens: Callable[[str], int] | None = None
 
-    def __init__(self, target: Target, *, clock: Clock = monotonic_ns, keep_text: bool = False) -> None:
+    def __init__(
+        self, target: Target, *, clock: Clock = monotonic_ns, keep_text: bool = False, provider: Provider = chain
+    ) -> None:
         self.target = target
+        self._provider = provider
         self._clock = clock
         self._keep_text = keep_text
         self._dialect = dialect_named(target.dialect)
@@ -80,7 +87,7 @@ class SageMakerClient:
         """Takes fresh credentials, and a fresh bearer token, where they are due; call it between trials."""
         if self.target.credentials is None:
             if self._freeze is None:
-                self._freeze = await asyncio.to_thread(chain, self.target.profile)
+                self._freeze = await asyncio.to_thread(self._provider, self.target.profile)
             credentials = await asyncio.to_thread(self._freeze)
         else:
             credentials = self.target.credentials
