@@ -11,7 +11,7 @@ from raybench.payloads.files import Jsonl, LongBench
 from raybench.payloads.pool import Payload, Pool, load_pool
 from raybench.payloads.synthetic import Recorded, Synthetic
 from raybench.payloads.tokens import counter
-from raybench.strict import Distinct, File, Model, Name, OneOrMore, Seconds, nearest, wrong
+from raybench.strict import Distinct, File, Model, Name, OneOrMore, Slice, nearest, wrong
 
 Tokens = Annotated[int, Field(ge=0, le=10_000_000)]
 
@@ -67,7 +67,7 @@ class TraceRequests(Model):
     tokens to answer with; a replay of that trace sends them in its order."""
 
     trace: File
-    slice_s: tuple[Seconds, Seconds] | None = Field(default=None, alias="slice")
+    slice_s: Slice | None = Field(default=None, alias="slice")
 
     @property
     def source(self) -> Recorded:
@@ -75,12 +75,6 @@ class TraceRequests(Model):
         asked = Replay(self.trace, slice_s=self.slice_s).requests()
         lengths = zip(asked.input_tokens.tolist(), asked.output_tokens.tolist(), strict=True)
         return Recorded(self.trace.name, tuple((max(1, tokens_in), max(1, most)) for tokens_in, most in lengths))
-
-    @model_validator(mode="after")
-    def _slice_has_a_length(self) -> Self:
-        if self.slice_s and self.slice_s[0] >= self.slice_s[1]:
-            raise wrong("an empty slice", "[from, to) with from < to", "slice")
-        return self
 
 
 _DATASETS = ("longbench", "jsonl", "synthetic", "trace")
@@ -98,13 +92,13 @@ def _one_kind_of_dataset(value: Any) -> Any:
     return value
 
 
-_TAGS = {"longbench": "LongBench", "jsonl": "JSONL", "trace": "trace"}
+_TAGS = {"longbench": "LongBench", "jsonl": "JSONL", "trace": "recorded"}
 
 Dataset = Annotated[
     Annotated[LongBenchFiles, Tag("LongBench")]
     | Annotated[JsonlFiles, Tag("JSONL")]
     | Annotated[SyntheticPrompts, Tag("made up")]
-    | Annotated[TraceRequests, Tag("trace")],
+    | Annotated[TraceRequests, Tag("recorded")],
     Discriminator(lambda value: next((tag for key, tag in _TAGS.items() if key in value), "made up")),
     BeforeValidator(_one_kind_of_dataset),
 ]

@@ -17,7 +17,7 @@ from raybench.load.arrivals import (
     Replay,
 )
 from raybench.load.search import Search
-from raybench.strict import Distinct, File, Model, OneOrMore, Seconds, wrong
+from raybench.strict import Distinct, File, Model, OneOrMore, Seconds, Slice, wrong
 
 Rate = Annotated[float, Field(gt=0, le=MAX_RATE)]
 Concurrency = Annotated[int, Field(ge=1, le=MAX_CONCURRENCY)]
@@ -117,17 +117,11 @@ class ReplayLoad(OpenLoad):
     kind: Literal["replay"]
     trace: File
     speed: float = Field(default=1.0, ge=1e-3, le=1e6)
-    slice_s: tuple[Seconds, Seconds] | None = Field(default=None, alias="slice")
+    slice_s: Slice | None = Field(default=None, alias="slice")
 
     def arrivals(self) -> Iterator[Load]:
         """The one trace."""
         yield Replay(self.trace, self.speed, self.slice_s, self.max_in_flight)
-
-    @model_validator(mode="after")
-    def _slice_has_a_length(self) -> Self:
-        if self.slice_s and self.slice_s[0] >= self.slice_s[1]:
-            raise wrong("an empty slice", "[from, to) with from < to", "slice")
-        return self
 
 
 class SearchLoad(ForSome):

@@ -1,4 +1,4 @@
-"""What the config's lists are made of: experiments and their endpoints, payloads and their datasets, loads."""
+"""Experiments and payloads of the config file; `datasets.py` and `loads.py` have what is in them."""
 
 import re
 from collections.abc import Mapping

@@ -157,6 +157,12 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
+def _slice(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] >= value[1]:
+        raise wrong("an empty slice", "[from, to) with from < to")
+    return value
+
+
 def _file(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, str):
         raise wrong(f"{shown(value)} is not a path", "the path of a file")
@@ -173,6 +179,9 @@ def _file(value: Any, info: ValidationInfo) -> Any:
 
 Seconds = Annotated[float, BeforeValidator(lambda value: seconds(value))]
 """Seconds, written as text with a unit."""
+
+Slice = Annotated[tuple[Seconds, Seconds], AfterValidator(_slice)]
+"""The part [from, to) of a trace."""
 
 Name = Annotated[str, AfterValidator(_name)]
 """A name that may become a folder's."""

@@ -8,7 +8,8 @@ import made
 import pyarrow as pa
 
 from raybench.analysis.columns import TRIALS
-from raybench.analysis.reduce import CURVES, FAILURES, TOKENS, Findings, reduce
+from raybench.analysis.reduce import Findings, reduce
+from raybench.analysis.tables import CURVES, FAILURES, TOKENS
 from raybench.analysis.timeline import DENSITY, OVER_TIME
 
 G5, P4D = "ml.g5.48xlarge", "ml.p4d.24xlarge"
@@ -46,6 +47,9 @@ SEED_NONE = {G5: ["en_1000-2000", "en_2000-3000"]}
 SEED_DATASETS = ["2wikimqa_e.jsonl", "2wikimqa.jsonl", "hotpotqa_e.jsonl", "hotpotqa.jsonl", "narrativeqa.jsonl"]
 SEED_DATASETS += ["triviaqa_e.jsonl", "triviaqa.jsonl"]
 SEED_COSTS = {G5: (4344.23, 24.569008), P4D: (1069.4, 11.195401)}
+OTHER_PRICE, OTHER_COSTS = 20.0, (60.0, 0.3)
+"""Of instances that the seed did not have."""
+
 BUCKETS = ["en_1-500", "en_500-1000", "en_1000-2000", "en_2000-3000", "en_3000-3840"]
 
 
@@ -71,7 +75,7 @@ def trial(instance: str, name: str, payload: str, concurrency: int, **known: Any
         "lost": 0,
         "missing_rows": 0,
         "error_rate": 0.0,
-        "price_per_hour": PRICES[instance],
+        "price_per_hour": PRICES.get(instance, OTHER_PRICE),
         "valid": "VALID",
         "reasons": [],
         "reason_texts": [],
@@ -115,14 +119,14 @@ def manifest(names: Mapping[str, str], payloads: Iterable[str], **other: Any) ->
             "name": name,
             "instance_type": instance,
             "instance_count": 1,
-            "price_per_hour": PRICES[instance],
+            "price_per_hour": PRICES.get(instance, OTHER_PRICE),
             "price_source": "config",
             "simulated": False,
             "route": "stream",
             "dialect": "tgi",
             "parameters": {"max_new_tokens": 100},
-            "duration_s": SEED_COSTS[instance][0],
-            "cost_usd": SEED_COSTS[instance][1],
+            "duration_s": SEED_COSTS.get(instance, OTHER_COSTS)[0],
+            "cost_usd": SEED_COSTS.get(instance, OTHER_COSTS)[1],
         }
         for instance, name in names.items()
     ]

@@ -58,16 +58,18 @@ def test_no_credentials_say_what_to_set() -> None:
         chain()
 
 
-def test_an_unknown_profile_is_named() -> None:
+def test_an_unknown_profile_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(InputError, match="nobody"):
-        chain("nobody")
+        chain()
 
 
-def test_a_profile_is_read_from_its_file(tmp_path: Path) -> None:
+def test_a_profile_is_read_from_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "bench")
     (tmp_path / "credentials").write_text(
         "[bench]\naws_access_key_id = AKID\naws_secret_access_key = secret\naws_session_token = token\n"
     )
-    assert chain("bench")() == Credentials("AKID", "secret", "token")
+    assert chain()() == Credentials("AKID", "secret", "token")
 
 
 def credential_process(folder: Path, before: str) -> None:

@@ -1,6 +1,6 @@
 """Every container's words, out and in."""
 
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 import pytest
@@ -11,6 +11,7 @@ from raybench.client.dialects import DIALECTS, body, dialect_named
 from raybench.client.transcript import RecordError, Transcript
 from raybench.errors import InputError
 from raybench.rows import max_tokens
+from raybench.specs import Experiment
 
 
 def sent(dialect: str, parameters: dict[str, Any], stream: bool) -> dict[str, Any]:
@@ -31,6 +32,10 @@ def streamed(dialect: str, *records: Any) -> Transcript:
         raw = record if isinstance(record, bytes) else orjson.dumps(record)
         DIALECTS[dialect].read_record(transcript, raw, stamp)
     return transcript
+
+
+def test_the_config_allows_every_dialect_and_no_other() -> None:
+    assert get_args(Experiment.model_fields["dialect"].annotation) == tuple(DIALECTS)
 
 
 @pytest.mark.parametrize("dialect", ["tgi", "lmi"])

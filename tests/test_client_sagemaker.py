@@ -371,7 +371,7 @@ def test_credentials_that_changed_sign_from_the_next_refresh_on(simulated: Simul
     target = Target(simulated.url, "plain", simulated.credentials.region)
 
     async def main() -> list[Outcome]:
-        client = SageMakerClient(target, provider=lambda profile: lambda: keys.pop(0))
+        client = SageMakerClient(target, provider=lambda: lambda: keys.pop(0))
         await client.open(1)
         request, outcomes = request_for(target), []
         for _ in range(2):

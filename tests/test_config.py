@@ -211,6 +211,16 @@ EDITS: dict[str, tuple[str, str, str]] = {
         "{trace: trace.jsonl}",
         "13: payloads[0].tokens: a trace's requests are all there, as long as they were; no tokens",
     ),
+    "empty slice of a load": (
+        "- kind: closed\n    concurrency: [1, 8]",
+        "- kind: replay\n    trace: trace.jsonl\n    slice: [5s, 5s]",
+        "17: loads[0].slice: an empty slice; [from, to) with from < to",
+    ),
+    "empty slice of a payload": (
+        "{jsonl: prompts.jsonl}\n    tokens: [1, 500]",
+        "{trace: trace.jsonl, slice: [1m, 5s]}",
+        "12: payloads[0].dataset.slice: an empty slice; [from, to) with from < to",
+    ),
     "13 unknown": ("concurrency:", "concurency:", "16: loads[0].concurency: unknown key; did you mean concurrency?"),
     "13 unknown on top": ("region:", "regoin:", "2: regoin: unknown key; did you mean region?"),
     "13 unknown, nothing near": ("report: {payload", "report: {xyz", "20: report.xyz: unknown key; one of payload"),

@@ -8,10 +8,19 @@ import pytest
 from made import setting
 
 from raybench.analysis import decide, standing
-from raybench.analysis.columns import TRIALS
+from raybench.analysis.columns import TRIALS, criterion_column, criterion_unit
 from raybench.analysis.decide import Decision, plain
+from raybench.analysis.spoken import criterion_value
 from raybench.analysis.standing import Standing
+from raybench.config import COSTS, TIMES
+from raybench.config import CRITERIA as CRITERIA_ALLOWED
 
+PER = {
+    "price_per_txn": "request",
+    "price_per_10k_txn": "10,000 requests",
+    "price_per_1m_output_tokens": "million output tokens",
+    "price_per_1m_good_tokens": "million good tokens",
+}
 CRITERIA = {"latency_mean": 5.0, "cost_per_10k": 50.0, "error_rate": 0.0}
 
 
@@ -140,6 +149,24 @@ def test_a_percentile_among_requests_that_never_finished_fails_without_a_number(
     assert "p95 latency never ends" in said(decided(row, criteria={"latency_p95": 5.0}))[0]
 
 
+@pytest.mark.parametrize("name", COSTS)
+def test_a_price_of_any_kind_is_said_in_dollars(name: str) -> None:
+    row = made("a", 1, 1.0, 24.0) | dict.fromkeys(COSTS[1:], 24.0)
+    (state,) = standing.states(row, {name: 0.0})
+    assert criterion_value(state.criterion, state.value) == "$24.00"
+    assert (
+        f"cost per {PER[criterion_column(name)]} is $24.00 where none is allowed"
+        in said(decided(row, criteria={name: 0.0}))[0]
+    )
+
+
+def test_every_criterion_has_a_unit_and_only_times_are_in_seconds() -> None:
+    units = {criterion: criterion_unit(criterion) for criterion in CRITERIA_ALLOWED}
+    assert [name for name, unit in units.items() if unit == "USD"] == list(COSTS)
+    assert [name for name, unit in units.items() if unit == "s"] == list(TIMES)
+    assert units["error_rate"] == "1"
+
+
 def test_no_throughput_has_no_price_and_fails_a_limit_on_it() -> None:
     assert states(made("a", 1, None, None, requests_per_s=0.0), cost_per_10k=5.0) == [(Standing.FAIL, math.inf)]
 
@@ -203,6 +230,25 @@ def test_repeats_are_one_setting_with_the_interval_between_them() -> None:
     assert one.row["latency_mean_high"] > 8.0
     assert (one.row["requests"], one.row["failed"], one.row["error_rate"]) == (200, 1, 0.005)
     assert one.counts
+
+
+def test_what_is_odd_about_the_tokens_of_any_repeat_is_odd_about_the_setting() -> None:
+    odd = {"echoed": 100, "over_max": 2, "token_mismatches": 3, "prompt_tokens_source": "tokenizer"}
+    rows = [made("a", 1, 2.0, 20.0, repeat=0, prompt_tokens_source="server", latency_p95_certified=3.0)]
+    rows += [made("a", 1, 2.0, 20.0, repeat=1, latency_p95_certified=9.0, **odd)]
+    rows += [made("a", 1, 2.0, 20.0, repeat=2, prompt_tokens_source="server", completion_tokens_source="estimate")]
+    (one,) = decided(*rows).settings.values()
+    assert {name: one.row[name] for name in odd} == odd
+    assert one.row["completion_tokens_source"] == "estimate"
+    assert one.row["latency_p95_certified"] is None
+
+
+def test_where_every_repeat_failed_the_price_fails_as_it_does_in_one() -> None:
+    rows = [made("a", 1, None, None, repeat=i, requests_per_s=0.0) for i in range(2)]
+    for played in (rows[:1], rows):
+        (one,) = decided(*played, criteria={"cost_per_10k": 5.0}).settings.values()
+        assert one.row["requests_per_s"] == 0.0
+        assert [(state.standing, state.exceedance) for state in one.states] == [(Standing.FAIL, math.inf)]
 
 
 def test_one_bad_repeat_spoils_the_setting() -> None:

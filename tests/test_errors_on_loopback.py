@@ -120,7 +120,7 @@ def test_19_retries_the_ids_of_the_rows_are_those_of_the_servers_log() -> None:
 def test_22_credential_refresh_happens_between_trials_and_never_in_a_call(running: Simulator) -> None:
     asked = 0
 
-    def provider(profile: str | None) -> Callable[[], Credentials]:
+    def provider() -> Callable[[], Credentials]:
         def freeze() -> Credentials:
             nonlocal asked
             asked += 1

@@ -293,7 +293,7 @@ def test_credentials_that_cannot_be_renewed_between_trials_are_a_named_end() -> 
         raise EndpointError("AWS credentials cannot be refreshed: no luck")
 
     async def main() -> None:
-        client = SageMakerClient(NOBODY, provider=lambda profile: freeze)
+        client = SageMakerClient(NOBODY, provider=lambda: freeze)
         await client.open(0)
         with pytest.raises(EndpointError, match="cannot be refreshed"):
             await client.open(0)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from made import S, failed, loop, manifest, reduced, row, table, trial
 
-from raybench.analysis import reduce
+from raybench.analysis import reduce, tables
 from raybench.analysis.columns import TRIALS
 from raybench.rows import REQUESTS, Row
 
@@ -48,8 +48,8 @@ def test_findings_are_the_declared_tables_with_a_row_for_every_trial_in_order() 
     assert findings.trials.schema.equals(TRIALS, check_metadata=True)
     assert findings.trials["trial_id"].to_pylist() == ["t0", "t1", "t2"]
     assert findings.trials["requests"].to_pylist() == [80, 80, 0]
-    assert (findings.curves.schema, findings.tokens.schema) == (reduce.CURVES, reduce.TOKENS)
-    assert findings.failures.schema == reduce.FAILURES
+    assert (findings.curves.schema, findings.tokens.schema) == (tables.CURVES, tables.TOKENS)
+    assert findings.failures.schema == tables.FAILURES
 
 
 def test_findings_do_not_depend_on_the_order_or_the_chunks_of_rows() -> None:
@@ -70,7 +70,7 @@ def test_a_run_without_trials_has_empty_findings() -> None:
 def test_a_curve_is_null_below_the_floor_and_where_requests_never_finished() -> None:
     rows = loop(95) + [failed(95 + i, 95.0 + i) for i in range(5)]
     curve = {line["quantile"]: line for line in reduced(rows, duration_s=100.0).curves.to_pylist()}
-    assert tuple(curve) == reduce.CURVE_QUANTILES
+    assert tuple(curve) == tables.CURVE_QUANTILES
     assert curve[0.5]["latency_s"] == 1.0
     assert curve[0.05]["latency_s"] == 1.0
     assert curve[0.96]["latency_s"] is curve[0.99]["latency_s"] is None
@@ -112,8 +112,8 @@ def test_failures_are_counted_by_kind_with_when_they_came() -> None:
 def test_a_thousand_kinds_of_failure_are_summed_up() -> None:
     rows = [failed(i, float(i), error_message=f"id {i:04}") for i in range(1000)]
     lines = reduced(rows).failures.to_pylist()
-    assert len(lines) == reduce.MOST_FAILURES + 1
-    assert lines[-1]["error_message"] == f"({1000 - reduce.MOST_FAILURES} other messages)"
+    assert len(lines) == tables.MOST_FAILURES + 1
+    assert lines[-1]["error_message"] == f"({1000 - tables.MOST_FAILURES} other messages)"
     assert sum(line["requests"] for line in lines) == 1000
 
 

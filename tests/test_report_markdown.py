@@ -1,5 +1,6 @@
 """The Markdown report: the seed's numbers come out as the seed printed them; only the headline is decided anew."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,43 @@ def test_a_winner_is_named_in_the_seeds_words() -> None:
 
 def test_numbers_that_the_sample_cannot_give_are_dashes(seed_report: str) -> None:
     assert "| latency_p95 | – |" in seed_report
+
+
+def test_a_limit_on_any_price_is_in_dollars_and_is_not_asked_of_the_recommendations() -> None:
+    findings, manifest = reported.small_run()
+    manifest["criteria"] = {"latency_mean": 5.0, "price_per_txn": 0.001, "price_per_1m_output_tokens": 12.0}
+    text = write((findings, manifest))
+    assert (
+        "`Latency` < `5s`, `cost per request`: `$0.001`, `cost per million output tokens`: `$12`. See table below."
+    ) in text
+    assert "| latency_mean_text | price_per_txn_text | price_per_1m_output_tokens_text |" in text
+    assert "<span style='color:red'>**0.00" in text
+    assert "The best option for staying within a latency budget of `5 seconds` " in text
+
+
+def test_a_load_without_a_level_has_its_own_name_and_no_rate_of_nothing() -> None:
+    findings, manifest = reported.small_run()
+    rows = findings.trials.to_pylist()
+    for row in rows:
+        row |= {"kind": "ramp", "load": f"ramp-1-{row['concurrency']}", "concurrency": None, "rate": None}
+    run = (replace(findings, trials=reported.findings(rows).trials), manifest)
+    text = write(run)
+    assert "| load | ramp-1-" in text
+    assert "is a `load of ramp-1-4`. A load of ramp-1-4 achieves" in text
+    manifest["criteria"] = {"latency_mean": 0.1}
+    text += write(run)
+    assert "| llama2-70b-g5.48xlarge-tgi1.1.0 | payload_en_500-1000 | ramp-1-8 |" in text
+    assert not re.search(r"rate of 0|\| rate \| 0|\| 0/s \|", text)
+
+
+def test_a_cost_that_is_not_known_is_a_dash_and_not_nothing() -> None:
+    findings, manifest = reported.small_run()
+    first, second = manifest["experiments"]
+    first["cost_usd"] = None
+    total = f"is ${second['cost_usd']:.2f}, 1 experiment without a price left out."
+    assert f"The total cost for running all experiments {total}" in write((findings, manifest))
+    second["cost_usd"] = None
+    assert "The total cost for running all experiments is –." in write((findings, manifest))
 
 
 def test_a_simulated_run_says_so_before_anything_else() -> None:

@@ -70,6 +70,37 @@ def test_without_a_winner_the_nearest_miss_is_named_with_its_multiple() -> None:
     assert "nearest miss: cost per 10,000 requests is 4.2× the limit ($209.38 against $50)" in read
 
 
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("price_per_txn", "$ per request"),
+        ("price_per_10k_txn", "$ per 10,000 requests"),
+        ("price_per_1m_output_tokens", "$ per million output tokens"),
+        ("price_per_1m_good_tokens", "$ per million good tokens"),
+    ],
+)
+def test_no_price_is_written_in_seconds(name: str, head: str) -> None:
+    findings, manifest = reported.small_run()
+    manifest["criteria"] = {name: 0.0001}
+    read = words(write((findings, manifest)))
+    assert f"{head} (limit 0.0001)" in read
+    assert f"cost per {head[6:]} ≤ $0.0001" in read
+    assert re.search(r"the limit \(\$[\d.,]+ against \$0\.0001\)", read)
+    assert "against 0.0001 s" not in read
+
+
+def test_the_chart_of_prices_draws_a_limit_on_the_price_by_either_name_and_moves_it_with_its_slider() -> None:
+    specs = []
+    for name in ("cost_per_10k", "price_per_10k_txn"):
+        findings, manifest = reported.small_run()
+        manifest["criteria"] = {"latency_mean": 1.0, name: 0.5}
+        view = look(findings, decide(findings.trials, manifest["criteria"]), manifest)
+        assert {row["others_met"] for row in columns.price(view.asked, view.latency)} == {True}
+        specs.append(figures.draw(view)["price"].spec)
+    assert "usd_limit" in json.dumps(specs[0])
+    assert specs[0] == specs[1]
+
+
 def test_an_invalid_trial_is_struck_through_and_does_not_win() -> None:
     html = write(changed(valid="INVALID", reasons=["late"], reason_texts=["The client was late"]))
     assert "INVALID. 1 of 16 trials cannot be trusted: struck through below" in words(html)
@@ -248,6 +279,13 @@ def test_deployment_and_idle_time_stand_apart_where_the_manifest_has_them() -> N
     assert "$35.76 under load, $9.67 deploying and $0.967 idle" in read
 
 
+def test_what_the_second_repeat_echoed_is_found() -> None:
+    findings, manifest = reported.repeated_run(2)
+    rows = [row | ({"echoed": row["requests"]} if row["repeat"] else {}) for row in findings.trials.to_pylist()]
+    read = words(write((replace(findings, trials=reported.findings(rows).trials), manifest)))
+    assert "Echoed prompts, overlong replies or counts that disagree in ml.g5.48xlarge" in read
+
+
 def test_repeats_are_drawn_as_the_tables_say_them() -> None:
     findings, manifest = reported.repeated_run()
     view = look(findings, decide(findings.trials, manifest["criteria"], manifest["report"]["payload"]), manifest)
@@ -260,16 +298,13 @@ def test_repeats_are_drawn_as_the_tables_say_them() -> None:
     assert drawn["latency_s"] == pytest.approx(one["latency_s"] * 1.1)
     read = words(write((findings, manifest)))
     assert "48 trials of 16 settings" in read
-    assert "trials of one setting are put together" in read
+    assert "within a trial percentiles are of all its requests, pooled" in read
+    assert "trials of one setting are put together on the log scale" in read
     assert "data-line" not in write((findings, manifest))
 
 
-def test_above_eight_configurations_those_nearest_the_answer_are_drawn_and_it_is_said(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_above_eight_configurations_those_nearest_the_answer_are_drawn_and_it_is_said() -> None:
     names = {f"ml.x{n}": f"x{n}" for n in range(10)}
-    monkeypatch.setattr(reported, "PRICES", dict.fromkeys(names, 20.0))
-    monkeypatch.setattr(reported, "SEED_COSTS", dict.fromkeys(names, (60.0, 0.3)))
     rows = [
         reported.trial(kind, name, "payload_a", level, latency_mean=1.0, transactions_per_minute=60.0 * (n + 1))
         for n, (kind, name) in enumerate(names.items())

@@ -1,13 +1,20 @@
 """A trial over time: every request ends in one stretch, and the tables stay small whatever the rows."""
 
+from dataclasses import replace
+
 import pytest
+import reported
 from made import failed, loop, requests, row, trial
 
 from raybench.analysis import stats
 from raybench.analysis.columns import TRIALS
-from raybench.analysis.reduce import CURVES, FAILURES, Findings
+from raybench.analysis.decide import decide
+from raybench.analysis.reduce import Findings
 from raybench.analysis.repeats import together
+from raybench.analysis.tables import CURVES, FAILURES
 from raybench.analysis.timeline import DENSITY, MOST_STRETCHES, OVER_TIME, timeline
+from raybench.report.timeline import warm_ups
+from raybench.report.view import look
 
 
 def test_every_request_is_counted_in_the_stretch_in_which_it_ended() -> None:
@@ -80,6 +87,15 @@ def test_the_curve_of_repeats_is_their_geometric_mean_and_null_where_one_has_non
     assert points["c", 0.5]["latency_s"] == 9.0
     (line,) = found.failures.to_pylist()
     assert (line["requests"], line["first_s"], line["last_s"]) == (4, 0.5, 2.0)
+
+
+def test_the_window_that_is_drawn_on_a_repeat_is_its_own() -> None:
+    found, manifest = reported.repeated_run(2)
+    rows = [row | {"window_s": 90.0 if row["repeat"] else 60.0} for row in found.trials.to_pylist()]
+    found = replace(found, trials=reported.findings(rows).trials)
+    view = look(found, decide(found.trials, manifest["criteria"]), manifest)
+    windows = {(line["warm_s"], line["stop_s"]) for line in warm_ups(view)}
+    assert windows == {(2.0, 62.0)}
 
 
 def test_without_repeats_findings_stay_as_they_are() -> None:

@@ -55,6 +55,12 @@ def criterion_column(criterion: str) -> str:
     return ALIASES.get(criterion, criterion)
 
 
+def criterion_unit(criterion: str) -> str:
+    """What a criterion is measured in: s, USD, or 1 for a share."""
+    column = criterion_column(criterion)
+    return RATES[column][0] if column in RATES else SPREADS[column.rpartition("_")[0]][0]
+
+
 def _field(name: str, kind: pa.DataType, unit: str = "", means: str = "") -> pa.Field:
     return pa.field(name, kind, metadata={k: v for k, v in (("unit", unit), ("means", means)) if v} or None)
 

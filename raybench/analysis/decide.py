@@ -7,9 +7,8 @@ from itertools import groupby
 
 import pyarrow as pa
 
-from raybench.analysis.columns import criterion_column
-from raybench.analysis.spoken import criterion_name, listed, percent, seconds, times, usd
-from raybench.analysis.standing import PRICE, Setting, State, settings
+from raybench.analysis.spoken import criterion_name, criterion_value, listed, percent, seconds, times, usd
+from raybench.analysis.standing import Setting, State, settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,15 +183,9 @@ def _standing(state: State) -> str:
     if state.exceedance is None:
         return f"{name} is not known"
     if math.isinf(state.exceedance):
-        return f"{name} is {_number(state)} where none is allowed" if state.value else f"{name} never ends"
+        value = criterion_value(state.criterion, state.value)
+        return f"{name} is {value} where none is allowed" if state.value else f"{name} never ends"
     return f"{name} is {times(state.exceedance)} the limit"
-
-
-def _number(state: State) -> str:
-    if state.criterion == "error_rate":
-        return percent(state.value)
-    costs = criterion_column(state.criterion) == PRICE
-    return f"${usd(state.value)}" if costs else f"{seconds(state.value)} s"
 
 
 def _latency(setting: Setting) -> str:

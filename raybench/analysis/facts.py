@@ -23,7 +23,7 @@ def facts(rows: Requests, summary: Facts, trial: Facts, experiment: Facts) -> di
     """The columns of TRIALS that `validity.py` judges by; `summary` is the trial's row as far as it is known."""
     measured = rows.measured
     noted = {"actors": len(experiment.get("actors") or ()), "ceiling": experiment.get("ceiling")}
-    crew = trial.get("crew") or noted  # the experiment's are those of its last sitting
+    crew: Facts = trial.get("crew") or noted  # the experiment's are those of its last sitting
     told: dict[str, Any] = {
         "echoed": int((_true(rows, "echoed_prompt") & measured).sum()),
         "over_max": int((measured & (rows.numbers("completion_tokens") > rows.numbers("max_tokens"))).sum()),

@@ -7,7 +7,8 @@ from typing import Any
 import pyarrow as pa
 
 from raybench.analysis import stats
-from raybench.analysis.reduce import CURVES, FAILURES, Findings
+from raybench.analysis.reduce import Findings
+from raybench.analysis.tables import CURVES, FAILURES
 
 
 def together(findings: Findings, repeats: Mapping[str, Sequence[str]]) -> Findings:

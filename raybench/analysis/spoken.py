@@ -3,9 +3,17 @@
 import math
 from collections.abc import Iterator, Sequence
 
+from raybench.analysis.columns import criterion_column, criterion_unit
+
 NO_NUMBER = "–"
 
-_CRITERIA = {"error_rate": "error rate", "cost_per_10k": "cost per 10,000 requests"}
+_CRITERIA = {
+    "error_rate": "error rate",
+    "price_per_txn": "cost per request",
+    "price_per_10k_txn": "cost per 10,000 requests",
+    "price_per_1m_output_tokens": "cost per million output tokens",
+    "price_per_1m_good_tokens": "cost per million good tokens",
+}
 _STATISTICS = {"mean": "mean ", "p50": "median ", "p90": "p90 ", "p95": "p95 ", "p99": "p99 "}
 _QUANTITIES = {
     "latency": "latency",
@@ -18,12 +26,32 @@ _QUANTITIES = {
 
 def criterion_name(criterion: str) -> str:
     """`latency_p95` as people say it: p95 latency."""
-    quantity, _, statistic = criterion.rpartition("_")
-    if criterion in _CRITERIA:
-        return _CRITERIA[criterion]
+    column = criterion_column(criterion)
+    quantity, _, statistic = column.rpartition("_")
+    if column in _CRITERIA:
+        return _CRITERIA[column]
     if quantity in _QUANTITIES and statistic in _STATISTICS:
         return _STATISTICS[statistic] + _QUANTITIES[quantity]
     return criterion.replace("_", " ")
+
+
+def criterion_value(criterion: str, value: float | None) -> str:
+    """A value of a criterion with its unit: `$20.00`, `1.0 %`, `3.80 s`."""
+    if criterion_unit(criterion) == "1":
+        return percent(value)
+    return f"${usd(value)}" if criterion_unit(criterion) == "USD" else f"{seconds(value)} s"
+
+
+def criterion_limit(criterion: str, limit: float) -> str:
+    """The limit of a criterion with its unit, as the person wrote it: `$20`, `1 %`, `3.8 s`."""
+    if criterion_unit(criterion) == "1":
+        return f"{plain(limit * 100)} %"
+    return f"${plain(limit)}" if criterion_unit(criterion) == "USD" else f"{plain(limit)} s"
+
+
+def plain(value: float) -> str:
+    """A configured limit as a person wrote it: `5`, `0.5`, `1000`."""
+    return f"{value:.10g}"
 
 
 def usd(value: float | None) -> str:

@@ -7,8 +7,9 @@ from enum import StrEnum
 from typing import Any
 
 from raybench.analysis import stats
-from raybench.analysis.columns import PARTS, TRIALS, criterion_column
+from raybench.analysis.columns import PARTS, TRIALS, criterion_column, criterion_unit
 from raybench.analysis.metrics import Facts
+from raybench.rows import Source
 
 PRICE = "price_per_10k_txn"
 
@@ -137,7 +138,7 @@ def _state(row: Facts, criterion: str, limit: float) -> State:
     value, low, high = (row.get(column + end) for end in ("", "_low", "_high"))
     if value is None:
         endless = column in (row.get("beyond") or ()) or (
-            column.startswith("price") and row.get("requests_per_s") == 0
+            criterion_unit(criterion) == "USD" and row.get("requests_per_s") == 0
         )
         standing = Standing.FAIL if endless else Standing.MISSING
         return State(criterion, standing, limit, None, None, None, math.inf if endless else None)
@@ -152,22 +153,29 @@ def _state(row: Facts, criterion: str, limit: float) -> State:
 
 
 _SPREAD_OVER = tuple(name.removesuffix("_low") for name in TRIALS.names if name.endswith("_low"))
+_CERTIFIED = tuple(name for name in TRIALS.names if name.endswith("_certified"))
 _ADDED_UP = ("requests", "ok", "failed", "not_sent", "lost", "throttled", "truncated", "missing_rows", "window_s")
+_ODD = ("echoed", "over_max", "token_mismatches")
+_SOURCES = ("prompt_tokens_source", "completion_tokens_source")
 _AVERAGED = ("prompt_token_count_mean", "completion_token_count_mean", *PARTS)
 _WORST = ("lateness_p50", "lateness_p99", "lateness_max", "cpu_share", "lag_p99_s", "lag_max_s", "prompts_repeated")
 
 
 def _together(rows: Sequence[Facts]) -> Facts:
-    """Repeats as one row: times and rates on the log scale, counts added up, the worst verdict of all."""
+    """Repeats as one row: times and rates on the log scale, counts added up, the worst verdict of all.
+
+    A bound that was certified for one trial says nothing of them together, so the row has none.
+    """
     row = dict(rows[0])
     for name in _SPREAD_OVER:
         values = [each.get(name) for each in rows]
-        known = [float(value) for value in values if value is not None]
-        one = stats.combined(known) if len(known) == len(values) else stats.Estimate()
+        one = _combined(values)
         row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
-    row |= {name: sum(each.get(name) or 0 for each in rows) for name in _ADDED_UP}
+    row |= {name: sum(each.get(name) or 0 for each in rows) for name in _ADDED_UP + _ODD}
     row |= {name: stats.average([each.get(name) for each in rows]) for name in _AVERAGED}
     row |= {name: max((x for each in rows if (x := each.get(name)) is not None), default=None) for name in _WORST}
+    row |= {name: _least_exact([each.get(name) for each in rows]) for name in _SOURCES}
+    row |= dict.fromkeys(_CERTIFIED)
     row["little_ratio"] = _farthest_from_one([each.get("little_ratio") for each in rows])
     row["steady"] = _all([each.get("steady") for each in rows])
     row["trial_ids"] = [each["trial_id"] for each in rows]
@@ -180,6 +188,18 @@ def _together(rows: Sequence[Facts]) -> Facts:
     for name in ("reasons", "reason_texts", "beyond"):
         row[name] = list(dict.fromkeys(text for each in rows for text in each.get(name) or ()))
     return row
+
+
+def _combined(values: Sequence[float | None]) -> stats.Estimate:
+    """The mean on the log scale; 0 where all are, such as throughput where every request failed."""
+    if all(value == 0 for value in values):
+        return stats.Estimate(0.0)
+    known = [float(value) for value in values if value is not None]
+    return stats.combined(known) if len(known) == len(values) else stats.Estimate()
+
+
+def _least_exact(said: Sequence[str | None]) -> str | None:
+    return next((source.value for source in reversed(Source) if source in said), None)
 
 
 def _farthest_from_one(ratios: Sequence[float | None]) -> float | None:

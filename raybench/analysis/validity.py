@@ -20,10 +20,10 @@ LATE_SLOTS = 5
 """How many times that a closed load may start late before it counts."""
 
 LAG_MAX_S, LAG_MAX_SHARE = 0.15, 0.1
+"""The longest delay of the client's event loop may be so long, or this share of what a request takes."""
+
 LAG_WINDOW_S = 5.0
 """In a shorter window two of the loop's wakeups make its p99: a remark, unless one was as late as LAG_MAX."""
-
-"""The longest delay of the client's event loop may be so long, or this share of what a request takes."""
 
 SLACK = 0.01
 """Of a stream: what arithmetic may add to a load that is just as large as its ceiling."""

@@ -24,12 +24,12 @@ class Surroundings:
     ca_bundle: str | None = None
 
 
-def surroundings(region: str | None = None, *, profile: str | None = None) -> Surroundings:
+def surroundings(region: str | None = None) -> Surroundings:
     """Where the SageMaker runtime is; raises InputError when there is no region."""
     from botocore.exceptions import BotoCoreError, NoRegionError
 
     try:
-        session = _session(profile)
+        session = _session()
         session.set_credentials("-", "-")  # an address needs none, and looking for them takes time
         client = session.create_client(RUNTIME, region_name=region or os.environ.get("AWS_REGION"))
         bundle = session.get_config_variable("ca_bundle")
@@ -40,7 +40,7 @@ def surroundings(region: str | None = None, *, profile: str | None = None) -> Su
     return Surroundings(client.meta.endpoint_url, client.meta.region_name, bundle)
 
 
-def chain(profile: str | None = None) -> Callable[[], Credentials]:
+def chain() -> Callable[[], Credentials]:
     """botocore's credentials, frozen at each call of what this returns; raises InputError when it finds none.
 
     A call refreshes what is due, which may take seconds: it belongs between trials.
@@ -48,7 +48,7 @@ def chain(profile: str | None = None) -> Callable[[], Credentials]:
     from botocore.exceptions import BotoCoreError
 
     try:
-        found = _session(profile).get_credentials()
+        found = _session().get_credentials()
     except BotoCoreError as error:
         raise InputError(_line(error), key="credentials") from error
     if found is None:
@@ -65,10 +65,10 @@ def chain(profile: str | None = None) -> Callable[[], Credentials]:
     return freeze
 
 
-def _session(profile: str | None) -> Any:
+def _session() -> Any:
     from botocore.session import Session
 
-    return Session(profile=profile)
+    return Session()
 
 
 def _line(error: Exception) -> str:

@@ -31,8 +31,8 @@ EVENT_STREAM = "application/vnd.amazon.eventstream"
 Counted = tuple[int | None, Source | None]
 """Completion tokens, and by what means they were counted."""
 
-Provider = Callable[[str | None], Callable[[], Credentials]]
-"""From a profile's name, what gives its credentials as they are at each call."""
+Provider = Callable[[], Callable[[], Credentials]]
+"""Finds what gives the credentials as they are at each call."""
 
 
 class SageMakerClient:
@@ -87,7 +87,7 @@ class SageMakerClient:
         """Takes fresh credentials, and a fresh bearer token, where they are due; call it between trials."""
         if self.target.credentials is None:
             if self._freeze is None:
-                self._freeze = await asyncio.to_thread(self._provider, self.target.profile)
+                self._freeze = await asyncio.to_thread(self._provider)
             credentials = await asyncio.to_thread(self._freeze)
         else:
             credentials = self.target.credentials

@@ -44,7 +44,6 @@ class Target:
     stream: bool = True
     custom_attributes: str | None = None
     ca_bundle: str | None = None
-    profile: str | None = None
 
     def __post_init__(self) -> None:
         if self.route not in ROUTES:

@@ -1,13 +1,13 @@
 """What a reply says, gathered as it is read: lines into records, records into text, counts and instants."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import ceil
 from typing import Any
+
+from raybench.rows import estimated_tokens
 
 RECORD_BYTES = 4 * 1024 * 1024
 """The longest record of a stream taken."""
 
-TOKENS_PER_WORD = 4 / 3
 _MOST = 2**31 - 1
 _WORD_CHARS = 100
 _SSE_NOISE = (b":", b"event:", b"id:", b"retry:")
@@ -63,7 +63,7 @@ class Transcript:
     def estimated_tokens(self) -> int:
         """The completion's tokens, reasoning included, if nobody says how many they are."""
         words = len(self.text.split()) + len("".join(self._hidden).split())
-        return ceil(words * TOKENS_PER_WORD)
+        return estimated_tokens(words)
 
     def chunk(self, stamp_ns: int, text: str, tokens: int | None, hidden: str = "") -> None:
         """Adds tokens that arrived at `stamp_ns`; those before the first visible one are counted with it."""

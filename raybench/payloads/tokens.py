@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from raybench.errors import InputError
-from raybench.rows import Source
+from raybench.rows import Source, estimated_tokens
 
 
 class Counter(Protocol):
@@ -29,8 +29,8 @@ def counter(tokenizer_path: Path | None) -> Counter:
 
 
 def estimate_tokens(text: str) -> int:
-    """Tokens as four thirds of the words between white space, rounded up: a rule of thumb for English."""
-    return -(-len(text.split()) * 4 // 3)
+    """The tokens of a text by the number of its words."""
+    return estimated_tokens(len(text.split()))
 
 
 class Estimate:

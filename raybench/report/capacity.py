@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raybench.analysis.capacity import DEMANDS, HEADROOM, Need, need, spent
+from raybench.analysis.capacity import DEMANDS, HEADROOM, MONTH_H, Need, need, spent
 from raybench.report.cells import Cell, Configuration
 from raybench.report.columns import Rows
 from raybench.report.text import clean, count, listed, usd
@@ -88,7 +88,7 @@ def rule() -> str:
     """By which rule instances are counted."""
     return (
         "Each configuration at its cheapest setting inside every limit, else at its nearest miss (broken line), with "
-        f"{HEADROOM:.0%} headroom, 730 hours a month, at the hourly price of the config. Whole copies only."
+        f"{HEADROOM:.0%} headroom, {MONTH_H} hours a month, at the hourly price of the config. Whole copies only."
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from raybench.analysis.columns import criterion_unit
 from raybench.analysis.decide import Decision
 from raybench.analysis.standing import Setting, State
 from raybench.report import palette
@@ -84,7 +85,7 @@ class Cell:
     @property
     def within(self) -> bool:
         """The same, but cost is not asked."""
-        return all(state.met for state in self.setting.states if state.criterion != "cost_per_10k")
+        return all(state.met for state in self.setting.states if criterion_unit(state.criterion) != "USD")
 
     @property
     def verdict(self) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from raybench.analysis.columns import criterion_column
+from raybench.analysis.standing import PRICE
 from raybench.report.cells import Cell
 from raybench.report.text import seconds, usd
 from raybench.report.vega import MAX_ROWS
@@ -64,31 +66,31 @@ def knee(line: Sequence[Cell]) -> Knee | None:
     return Knee(next(cell for rate, cell in rates if rate >= KNEE * best_rate), best, rates[-1][1])
 
 
-def price(cells: Sequence[Cell], latency: str, criterion: str | None) -> Rows:
+def price(cells: Sequence[Cell], latency: str) -> Rows:
     """One row per setting with a price and a latency; `others_met` speaks for the criteria the sliders don't move."""
     rows: Rows = []
     named: set[str] = set()
     for cell in sorted(cells, key=lambda cell: (cell.configuration.label, cell.level)):
         row = cell.row
-        if row[latency] is None or row["price_per_10k_txn"] is None or not row["price_per_10k_txn"] > 0:
+        if row[latency] is None or row[PRICE] is None or not row[PRICE] > 0:
             continue
-        moved = (criterion, "cost_per_10k")
+        others = (state for state in cell.setting.states if criterion_column(state.criterion) not in (latency, PRICE))
         rows.append(
             identity(cell)
             | {
                 "latency_s": row[latency],
                 "latency_low_s": row.get(f"{latency}_low"),
                 "latency_high_s": row.get(f"{latency}_high"),
-                "usd": row["price_per_10k_txn"],
-                "usd_low": row.get("price_per_10k_txn_low"),
-                "usd_high": row.get("price_per_10k_txn_high"),
+                "usd": row[PRICE],
+                "usd_low": row.get(f"{PRICE}_low"),
+                "usd_high": row.get(f"{PRICE}_high"),
                 "per_min": row["transactions_per_minute"],
                 "errors": errors(cell),
                 "counted": cell.counted,
-                "others_met": all(state.met for state in cell.setting.states if state.criterion not in moved),
+                "others_met": all(state.met for state in others),
                 "standing": cell.verdict_text,
                 "first": cell.configuration.label not in named and cell.configuration.colour != "mute",
-                "said": f"${usd(row['price_per_10k_txn'])} · {seconds(row[latency])} s",
+                "said": f"${usd(row[PRICE])} · {seconds(row[latency])} s",
             }
         )
         named.add(cell.configuration.label)

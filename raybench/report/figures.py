@@ -50,10 +50,10 @@ def draw(view: View) -> dict[str, Figure]:
 
 
 def _price(view: View) -> Drawn:
-    rows = columns.price(view.asked, view.latency, view.latency_criterion)
+    rows = columns.price(view.asked, view.latency)
     if not rows:
         return None
-    limits = price.Limits(view.latency_limit, view.limits.get("cost_per_10k"))
+    limits = price.Limits(view.latency_limit, view.price_limit)
     said = criterion_name(view.latency_criterion or "latency_mean")
     chart = price.price_latency(rows, columns.colours(view.asked), limits, said)
     return chart, _greyed(view)

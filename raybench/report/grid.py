@@ -1,4 +1,4 @@
-"""C, the grid: every data set, configuration and load at a glance, by its share of the latency budget."""
+"""The grid of settings: every data set, configuration and load at a glance, by its share of the latency budget."""
 
 import math
 from collections.abc import Sequence

@@ -6,16 +6,16 @@ from typing import Any
 
 import jinja2
 
-from raybench.analysis.columns import criterion_column
+from raybench.analysis.columns import criterion_column, criterion_unit
 from raybench.analysis.decide import Decision
 from raybench.analysis.reduce import Findings
 from raybench.analysis.spoken import criterion_name
-from raybench.analysis.standing import State
+from raybench.analysis.standing import PRICE, State
 from raybench.report import maximum, trust
 from raybench.report.answer import rule
 from raybench.report.banners import banners
 from raybench.report.cells import Cell
-from raybench.report.text import clean, markdown_code, markdown_text, plain, short
+from raybench.report.text import NO_NUMBER, clean, count, markdown_code, markdown_text, plain, short, usd
 from raybench.report.view import View, look
 
 PLOTS = {
@@ -68,7 +68,7 @@ def write(view: View, charts: Sequence[str] = tuple(PLOTS)) -> str:
         level="concurrency" if all(cell.kind == "closed" for cell in view.asked) else "load",
         missed=[_missed(view, cell) for cell in missed],
         config_file=_link(manifest["config_file"] or "run.json"),
-        total_cost=_money(sum(e["cost_usd"] or 0 for e in manifest["experiments"])),
+        total_cost=_total(manifest["experiments"]),
         costs=[_cost(experiment) for experiment in manifest["experiments"]],
         datasets=", ".join(markdown_code(name) for name in _datasets(manifest)),
         recommendations=_recommendations(view),
@@ -112,33 +112,34 @@ def _information(view: View) -> list[tuple[str, str]]:
     cell = view.winner or view.nearest
     if cell is None:
         return []
-    level = "concurrency" if cell.row["concurrency"] is not None else "rate"
+    level = "concurrency" if cell.row["concurrency"] is not None else "rate" if cell.level else "load"
     named = [
         ("experiment_name", markdown_text(cell.row["experiment"])),
         ("payload_file", markdown_text(cell.row["payload"])),
         ("instance_type", markdown_text(cell.row["instance_type"])),
-        (level, plain(cell.level)),
+        (level, plain(cell.level) if cell.level else markdown_text(cell.level_text)),
     ]
     return named + [(name, _number(cell.row[name], places)) for name, places in _INFORMATION.items()]
 
 
 def _criteria(view: View) -> list[str]:
     """The criteria in the order of the seed's columns: errors, latencies, cost."""
-    order = {"error_rate": 0, "cost_per_10k": 2}
-    return sorted(view.limits, key=lambda name: order.get(name, 1))
+    return sorted(view.limits, key=lambda name: ("1", "s", "USD").index(criterion_unit(name)))
+
+
+_FORMS = {"s": "`{}` < `{}s`", "USD": "`{}`: `${}`", "1": "`{}`: `{}`"}
+"""Unit -> how the seed says a criterion, in the order in which it says them."""
+
+_SEED_NAMES = {"latency_mean": "Latency", PRICE: "cost per 10k transactions"}
 
 
 def _criteria_said(view: View, missed: int) -> str:
     """`Latency` < `5s`, … as the seed says it."""
-    order = {"cost_per_10k": 1, "error_rate": 2}
-    texts = {
-        "cost_per_10k": "`cost per 10k transactions`: `${}`",
-        "error_rate": "`error rate`: `{}`",
-        "latency_mean": "`Latency` < `{}s`",
-    }
     parts = [
-        texts.get(name, f"`{criterion_name(name)}` < `{{}}s`").format(plain(view.limits[name]))
-        for name in sorted(view.limits, key=lambda name: order.get(name, 0))
+        form.format(_SEED_NAMES.get(criterion_column(name), criterion_name(name)), plain(limit))
+        for unit, form in _FORMS.items()
+        for name, limit in view.limits.items()
+        if criterion_unit(name) == unit
     ]
     if not parts:
         return "No performance criteria were configured."
@@ -153,7 +154,7 @@ def _criteria_said(view: View, missed: int) -> str:
 def _missed(view: View, cell: Cell) -> list[str]:
     states = [cell.state(name) for name in _criteria(view)]
     marks = [_mark(state) for state in states if state is not None]
-    level = plain(cell.level) + ("" if cell.row["concurrency"] is not None else "/s")
+    level = markdown_text(cell.level_text)
     name = markdown_text(cell.row["experiment"])
     if not cell.valid:
         name, marks = f"{name} (INVALID)", [f"~~{mark}~~" for mark in marks]
@@ -163,8 +164,9 @@ def _missed(view: View, cell: Cell) -> list[str]:
 def _mark(state: State) -> str:
     """A value in the seed's colours; an interval that straddles the limit is neither green nor red."""
     if state.value is None:
-        return "–"
-    value = f"{state.value:.2f}"
+        return NO_NUMBER
+    cents = criterion_unit(state.criterion) != "USD" or state.value >= 1
+    value = f"{state.value:.2f}" if cents else usd(state.value)
     if state.standing == "fail":
         return f"<span style='color:red'>**{value}**</span>"
     return f"<span style='color:green'>{value}</span>" if state.standing == "pass" else f"{value} ≈"
@@ -176,8 +178,16 @@ def _cost(experiment: Mapping[str, Any]) -> list[str]:
         markdown_text(experiment["name"]),
         markdown_text(experiment["instance_type"]),
         short(experiment["duration_s"], 2),
-        "–" if cost is None else f"{cost:.6f}",
+        NO_NUMBER if cost is None else f"{cost:.6f}",
     ]
+
+
+def _total(experiments: Sequence[Mapping[str, Any]]) -> str:
+    """What all experiments cost together; a dash where no price is known."""
+    known = [experiment["cost_usd"] for experiment in experiments if experiment["cost_usd"] is not None]
+    without = len(experiments) - len(known)
+    left_out = f", {count(without, 'experiment')} without a price left out" if without else ""
+    return f"${sum(known):.2f}{left_out}" if known else NO_NUMBER
 
 
 def _recommendations(view: View) -> list[tuple[str, str, str]]:
@@ -208,8 +218,8 @@ def _recommendation(view: View, payload: str, experiment: str) -> tuple[str, str
         return dataset, instance, said
     row, level = cell.row, _level_said(cell)
     said = (
-        f"The best option for staying {within}on a {instance} for the {dataset} dataset is a `{level}`. "
-        f"A {level} achieves an `average latency of {short(row['latency_mean'], 2)} seconds`, for an "
+        f"The best option for staying {within}on a {instance} for the {dataset} dataset is a {markdown_code(level)}. "
+        f"A {markdown_text(level)} achieves an `average latency of {short(row['latency_mean'], 2)} seconds`, for an "
         f"`average prompt size of {_number(row['prompt_token_count_mean'], None)} tokens` and "
         f"`completion size of {_number(row['completion_token_count_mean'], None)} tokens` with "
         f"`{_number(row['transactions_per_minute'], None)} transactions/minute`."
@@ -225,7 +235,7 @@ def _cheapness(cell: Cell) -> tuple[float, float]:
 def _level_said(cell: Cell) -> str:
     if cell.row["concurrency"] is not None:
         return f"concurrency level of {plain(cell.level)}"
-    return f"rate of {plain(cell.level)} requests per second"
+    return f"rate of {plain(cell.level)} requests per second" if cell.level else f"load of {cell.level_text}"
 
 
 def _distrusted(cell: Cell) -> list[str]:
@@ -239,12 +249,8 @@ def _datasets(manifest: Mapping[str, Any]) -> Sequence[str]:
 
 def _number(value: float | None, places: int | None) -> str:
     if places is None:
-        return "–" if value is None else f"{value:.0f}"
+        return NO_NUMBER if value is None else f"{value:.0f}"
     return short(value, places)
-
-
-def _money(value: float) -> str:
-    return f"{value:.2f}"
 
 
 def _link(name: str) -> str:

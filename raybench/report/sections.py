@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raybench.analysis.capacity import DEMANDS
-from raybench.analysis.columns import criterion_column
+from raybench.analysis.columns import criterion_column, criterion_unit
 from raybench.analysis.spoken import criterion_name
 from raybench.report import answer, capacity, maximum, sentences, streaming, table, text, timeline, trust
 from raybench.report.banners import banners
@@ -14,8 +14,9 @@ from raybench.report.view import View
 
 FAILURES_SHOWN = 30
 REPEATS = (
-    "trials of one setting are put together: times and rates by their geometric mean, with the interval between "
-    "repeats; counts are added up. Over time, the first of them is shown"
+    "within a trial percentiles are of all its requests, pooled; trials of one setting are put together on the log "
+    "scale: times, percentiles among them, and rates by their geometric mean, with the interval between repeats. "
+    "Counts are added up. Over time, the first of them is shown"
 )
 CONTENTS = {
     "answer": "The answer",
@@ -109,6 +110,7 @@ def evidence(view: View) -> dict[str, Any]:
                 "name": name,
                 "column": criterion_column(name),
                 "head": f"{sentences.short_name(name)} (limit {text.plain(limit)})",
+                "write": text.usd if criterion_unit(name) == "USD" else text.seconds,
             }
             for name, limit in view.limits.items()
         ],

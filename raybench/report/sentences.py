@@ -6,12 +6,13 @@ from typing import Any
 
 from markupsafe import Markup
 
+from raybench.analysis.columns import criterion_unit
 from raybench.analysis.decide import Phrase
-from raybench.analysis.spoken import criterion_name
+from raybench.analysis.spoken import criterion_limit, criterion_name, criterion_value
 from raybench.analysis.standing import State
 from raybench.report import columns
 from raybench.report.cells import Cell
-from raybench.report.text import block, count, fixed, listed, percent, plain, seconds, times, usd
+from raybench.report.text import block, count, fixed, listed, percent, seconds, times, usd
 
 DATASETS = "For each data set and configuration: the setting to choose, or that none of those tried will do."
 LATENCY = "Percentiles are taken over all requests of a trial, and only where the sample can bound them."
@@ -19,25 +20,16 @@ TOKENS = "Longer prompts take longer: how much of the spread comes from the prom
 
 
 def short_name(criterion: str) -> str:
-    """A criterion as a table's head: `Mean latency, s`."""
-    if criterion == "cost_per_10k":
-        return "$ per 10k"
-    unit = "" if criterion == "error_rate" else ", s"
-    return criterion_name(criterion)[0].upper() + criterion_name(criterion)[1:] + unit
-
-
-def criterion_value(criterion: str, value: float | None, limit: bool = False) -> str:
-    """A value of a criterion with its unit; a limit is written as the person wrote it."""
-    if criterion == "cost_per_10k":
-        return "$" + (plain(value) if limit and value is not None else usd(value))
-    if criterion == "error_rate":
-        return f"{plain(value * 100)} %" if limit and value is not None else percent(value)
-    return f"{plain(value) if limit and value is not None else seconds(value)} s"
+    """A criterion as a table's head: `Mean latency, s`, `$ per 10,000 requests`."""
+    name, unit = criterion_name(criterion), criterion_unit(criterion)
+    if unit == "USD":
+        return name.replace("cost", "$", 1)
+    return name[0].upper() + name[1:] + (", s" if unit == "s" else "")
 
 
 def asked(criteria: Mapping[str, float]) -> list[str]:
     """The criteria as short texts: `mean latency ≤ 5 s`."""
-    return [f"{criterion_name(name)} ≤ {criterion_value(name, limit, True)}" for name, limit in criteria.items()]
+    return [f"{criterion_name(name)} ≤ {criterion_limit(name, limit)}" for name, limit in criteria.items()]
 
 
 def measured(cell: Cell) -> str:
@@ -60,7 +52,7 @@ def _between(row: Mapping[str, Any], metric: str, write: Any) -> str:
 
 def missed(state: State) -> str:
     """How one criterion stands that is not simply met: `mean latency is 4.2× the limit (21.0 s against 5 s)`."""
-    name, limit = criterion_name(state.criterion), criterion_value(state.criterion, state.limit, True)
+    name, limit = criterion_name(state.criterion), criterion_limit(state.criterion, state.limit)
     if state.exceedance is None:
         return f"{name} could not be measured"
     if state.value is None:
@@ -75,7 +67,7 @@ def missed(state: State) -> str:
 
 def kept(state: State) -> str:
     """How one criterion is met: `mean latency passes (3.80 s, limit 5 s)`."""
-    value, limit = criterion_value(state.criterion, state.value), criterion_value(state.criterion, state.limit, True)
+    value, limit = criterion_value(state.criterion, state.value), criterion_limit(state.criterion, state.limit)
     return f"{criterion_name(state.criterion)} passes ({value}, limit {limit})"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from raybench.analysis.spoken import NO_NUMBER as NO_NUMBER
 from raybench.analysis.spoken import listed as listed
 from raybench.analysis.spoken import percent as percent
+from raybench.analysis.spoken import plain as plain
 from raybench.analysis.spoken import seconds as seconds
 from raybench.analysis.spoken import times as times
 from raybench.analysis.spoken import usd as usd
@@ -62,11 +63,6 @@ def fixed(value: float | None, places: int) -> str:
 def short(value: float | None, places: int) -> str:
     """A number as the seed's tables print it: rounded, without the zeros that only fill, `2.6` and `0.0`."""
     return str(round(float(value), places)) if value is not None and math.isfinite(value) else NO_NUMBER
-
-
-def plain(value: float) -> str:
-    """A configured limit as a person wrote it: `5`, `0.5`, `1000`."""
-    return f"{value:.10g}"
 
 
 def span(low: float | None, high: float | None, write: Callable[[float], str]) -> str:

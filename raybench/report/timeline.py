@@ -1,4 +1,4 @@
-"""I, over time: the few trials whose course a reader would want to see, stretch by stretch."""
+"""Trials over time: the few whose course a reader would want to see, stretch by stretch."""
 
 import math
 
@@ -70,12 +70,12 @@ def density(view: View) -> Rows:
 
 def warm_ups(view: View) -> Rows:
     """Where each trial's measuring window starts and ends, in seconds since T0."""
+    windows = {row["trial_id"]: row for row in view.findings.trials.to_pylist()}
     rows: Rows = []
     for cell in trials(view):
-        start, lasts = cell.row["window_start_s"], cell.row["window_s"]
-        several = len(cell.setting.trial_ids)
+        start, lasts = (windows[cell.row["trial_id"]][column] for column in ("window_start_s", "window_s"))
         if start is not None and lasts is not None:
-            rows.append({"trial": name(cell), "start_s": 0.0, "warm_s": start, "stop_s": start + lasts / several})
+            rows.append({"trial": name(cell), "start_s": 0.0, "warm_s": start, "stop_s": start + lasts})
     return rows
 
 

@@ -8,6 +8,7 @@ from raybench.analysis.columns import criterion_column
 from raybench.analysis.decide import Decision
 from raybench.analysis.reduce import Findings
 from raybench.analysis.repeats import together
+from raybench.analysis.standing import PRICE
 from raybench.report.cells import Cell, Configuration, cells, chosen, configurations, payload_label
 
 
@@ -56,6 +57,11 @@ class View:
     def latency_limit(self) -> float | None:
         """The limit on latency in seconds, if there is one."""
         return self.limits.get(self.latency_criterion or "")
+
+    @property
+    def price_limit(self) -> float | None:
+        """The limit on the price of 10,000 requests, if there is one."""
+        return min((limit for name, limit in self.limits.items() if criterion_column(name) == PRICE), default=None)
 
     @property
     def winner(self) -> Cell | None:

@@ -1,4 +1,4 @@
-"""L, two runs: how much each metric of each cell changed, with its interval, beside the zone of no change."""
+"""Two runs: how much each metric of each cell changed, with its interval, beside the zone of no change."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ _COLUMNS = "metric cell call x low high zone_low zone_high zero said interval"
 
 
 def changes(rows: Rows, metrics: Sequence[str], cells: Sequence[str], calls: Mapping[str, tuple[str, str]]) -> Chart:
-    """L: a panel per metric, a line per cell; `calls` gives each call its shape and colour name."""
+    """A panel per metric, a line per cell; `calls` gives each call its shape and colour name."""
     shown = style.base(rows, _COLUMNS)
     scale = alt.Scale(nice=False, zero=False, padding=12)
     x = alt.X("x:Q", title=None, scale=scale, axis=alt.Axis(format="+~%", tickCount=4, labelOverlap="greedy"))

@@ -1,4 +1,4 @@
-"""K: what a demand costs, in whole instances."""
+"""Capacity: what a demand costs, in whole instances."""
 
 import altair as alt
 

@@ -1,4 +1,4 @@
-"""C: every data set, configuration and load as one coloured field."""
+"""The grid of settings: every data set, configuration and load as one coloured field."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Where the requests fall: E, every percentile on a scale of nines; and the seed's latency by prompt length."""
+"""Where the requests fall: every percentile on a scale of nines; and the seed's latency by prompt length."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ _NINES = {0.30103: "50 %", 1: "90 %", 1.30103: "95 %", 2: "99 %", 3: "99.9 %"}
 
 
 def percentiles(rows: Rows, colours: Colours, levels: Sequence[str], latency_limit_s: float | None) -> Chart:
-    """E: latency at every percentile, a line per load, dotted where the sample is thin."""
+    """Latency at every percentile, a line per load, dotted where the sample is thin."""
     shown = style.base(rows, "config level_text nines percentile latency_s low_s high_s firm last requests said")
     said = " : ".join(f"datum.value < {at + 0.01} ? '{text}'" for at, text in _NINES.items()) + " : ''"
     axis, title = alt.Axis(values=list(_NINES), labelExpr=said), "share of requests faster than this"

@@ -1,4 +1,4 @@
-"""What load does: D, throughput and latency; the seed's spread of latency; and the seed's error rates."""
+"""What load does: throughput and latency, with the knee; the seed's spread of latency; and the seed's error rates."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ _TICKS = {0: "0", 0.01: "1 %", 0.05: "5 %", 0.1: "10 %", 0.25: "25 %", 0.5: "50 
 def saturation(
     rows: Rows, colours: Colours, levels: Sequence[float], payloads: Sequence[str], latency_limit_s: float | None
 ) -> Chart:
-    """D: requests a minute and latency against load, a panel per configuration, one data set at a time."""
+    """Requests a minute and latency against load, a panel per configuration, one data set at a time."""
     bind = alt.binding_select(options=list(payloads), name="Data set", element="#bind-saturation")
     which = alt.param("payload", value=payloads[0], bind=bind if len(payloads) > 1 else alt.Undefined)
     shown = style.base(rows, _SATURATION).transform_filter("datum.payload == payload")

@@ -1,4 +1,4 @@
-"""A: what a configuration costs against how long it takes, and which of them are inside the limits."""
+"""Price against latency: what a configuration costs, how long it takes, and which of them are inside the limits."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a reader of a stream sees: B, speed against price; F and G, first tokens and gaps; H, where the time goes."""
+"""What a reader of a stream sees: speed against price; first tokens and gaps; where the time goes."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ _PART_COLOURS = ("mute", "s3", "c2")
 
 
 def interactivity(rows: Rows, colours: Colours) -> Chart:
-    """B: tokens a second for each user against USD per million output tokens, and the frontier as a staircase."""
+    """Tokens a second for each user against USD per million output tokens, and the frontier as a staircase."""
     x = alt.X(
         "tokens_per_s:Q",
         scale=_SCALE,
@@ -117,7 +117,7 @@ def by_load(rows: Rows, colours: Colours, levels: Sequence[float], unit: str, wh
 
 
 def parts(rows: Rows, colours: Colours, levels: Sequence[str]) -> Chart:
-    """H: what share of mean latency the client, queue and prefill, and decoding take, a panel per configuration."""
+    """What share of mean latency the client, queue and prefill, and decoding take, a panel per configuration."""
     names = list(dict.fromkeys(row["part"] for row in sorted(rows, key=lambda row: row["place"])))
     scale = alt.Scale(domain=names, range=[variable(name) for name in _PART_COLOURS[: len(names)]])
     legend = alt.Legend(title=None, orient="top", symbolType="square", labelLimit=240)

@@ -1,4 +1,4 @@
-"""I: one trial over time, what was served and what it took."""
+"""One trial over time: what was served and what it took."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The measurement itself: M, Little's law for every trial; N, the load generator's delay and CPU by load."""
+"""The measurement itself: Little's law for every trial; the load generator's delay and CPU by load."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from raybench.report.palette import variable
 
 
 def little(rows: Rows, colours: Colours, band: tuple[float, float], names: Sequence[str]) -> Chart:
-    """M: throughput × latency ÷ concurrency, a dot per trial, those outside the band as crosses with their load."""
+    """Throughput × latency ÷ concurrency, a dot per trial, those outside the band as crosses with their load."""
     shown = style.base(rows, "config payload level level_text ratio off said requests")
     ratios = [row["ratio"] for row in rows]
     ends = [min([*ratios, band[0]]) - 0.03, max([*ratios, band[1]]) + 0.03]
@@ -53,7 +53,7 @@ def little(rows: Rows, colours: Colours, band: tuple[float, float], names: Seque
 
 
 def client(rows: Rows, colours: Colours, levels: Sequence[float], limits: tuple[float, float]) -> Chart:
-    """N: lateness p99 and the busiest client process's CPU against load, each with the limit it must stay under."""
+    """Lateness p99 and the busiest client process's CPU against load, each with the limit it must stay under."""
     shown = style.base(rows, "config level level_text late_ms cpu")
     late_ms, busy = limits
     panels = []
