@@ -48,7 +48,7 @@ def run(
     """Measure what CONFIG asks for and report."""
     from raybench.cluster.monitor import Screen
     from raybench.config import load_config
-    from raybench.errors import StorageError
+    from raybench.errors import InputError, StorageError
     from raybench.run import run as play
 
     checked = load_config(config)
@@ -59,6 +59,9 @@ def run(
         play(checked, place, address, Screen(), enforce=enforce, selftest=selftest, to=to)
     except StorageError:
         framed = ship  # S3 may not have all of it
+        raise
+    except InputError:
+        framed = False  # nothing was started: what is there is another run
         raise
     finally:
         if framed and place.is_dir():

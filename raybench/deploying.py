@@ -1,14 +1,19 @@
 """`deploy`, `teardown` and `gc`: the endpoints that a config asks for, made, billed, ended and found again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Any
 
 from raybench.config import Config
+from raybench.endpoints.aws import account, client, describe
 from raybench.endpoints.bill import bill_usd
-from raybench.endpoints.gc import collect, left_behind
-from raybench.endpoints.ledger import KINDS, default_ledger
-from raybench.endpoints.lifecycle import Deployment, Life, client, describe, endpoint_name, utc
+from raybench.endpoints.gc import left_behind, out_of_sight
+from raybench.endpoints.ledger import KINDS, Entry, default_ledger
+from raybench.endpoints.lifecycle import Deployment, Doomed, Life, endpoint_name, utc
 from raybench.errors import EndpointError, InterruptedRunError
+from raybench.signals import Ear, heard
 from raybench.specs import DeployedEndpoint
 
 Say = Callable[[str], None]
@@ -36,71 +41,133 @@ def deployments(config: Config) -> list[Deployment]:
     return wanted
 
 
-def life_in(region: str | None) -> Life:
-    """The lifecycle of endpoints in a region, botocore's own if None, with this user's ledger."""
-    return Life(client(region), default_ledger())
+def life_in(region: str | None, ear: Ear) -> Life:
+    """The lifecycle of endpoints in a region, botocore's own if None, with this user's account and ledger."""
+    aws = client(region)
+    name = aws.meta.region_name
+    return Life(aws, account(name), default_ledger(), pause=ear.pause, check=ear.check)
+
+
+@contextmanager
+def _interruptible(doing: str, left: Callable[[], str]) -> Iterator[Ear]:
+    """Lets the first signal end a verb in order and the second at once; InterruptedRunError says what is `left`."""
+    with heard(f"stopping: {doing} (again to stop at once)") as ear:
+        try:
+            yield ear
+            ear.check()
+        except KeyboardInterrupt:
+            ear.close()
+            raise InterruptedRunError(f"interrupted; {left()}") from None
+
+
+def _left(wanted: Sequence[Deployment]) -> str:
+    """What the ledger does not know to be gone of these, and how to remove it."""
+    names = {one.name for one in wanted}
+    open_ = [entry for entry in default_ledger().open().values() if entry.name in names]
+    if not open_:
+        return f"nothing is left of {', '.join(sorted(names))}"
+    told = ", ".join(f"{entry.kind} {entry.name} in {entry.region}" for entry in open_)
+    return f"may be left, and an endpoint costs: {told}; `raybench gc --run {wanted[0].run} --yes` removes it"
 
 
 def deploy(config: Config, life_s: int, say: Say) -> None:
-    """Makes every endpoint of a config, one after the other, and waits until each serves; EndpointError."""
-    wanted, life = deployments(config), life_in(config.region)
-    for one in wanted:
-        hourly = None if one.usd_per_hour is None else Decimal(one.usd_per_hour) * one.instances
-        price = "price unknown" if hourly is None else f"${hourly:.2f} per hour"
-        say(f"{one.name}: deploying {one.instances} × {one.instance_type}, {price}")
-        try:
-            entry = life.deploy(one, life_s)
-        except KeyboardInterrupt:
-            raise InterruptedRunError(
-                f"interrupted; {one.name} is deleted, earlier ones: raybench teardown"
-            ) from None
+    """Makes every endpoint of a config, and waits until all serve: all of them, or none; EndpointError.
+
+    A signal is InterruptedRunError once what was made is deleted again; a second one says what may be left.
+    """
+    wanted = deployments(config)
+
+    def serving(entry: Entry) -> None:
         until = utc(entry.expires_s)
-        say(f"{one.name}: in service; costs until `raybench teardown`; from {until} on, `raybench gc` ends it too")
+        say(f"{entry.name}: in service; costs until `raybench teardown`; from {until} on, `raybench gc` ends it too")
+
+    with _interruptible("deleting what was made", lambda: _left(wanted)) as ear:
+        life = life_in(config.region, ear)
+        for one in wanted:
+            hourly = None if one.usd_per_hour is None else Decimal(one.usd_per_hour) * one.instances
+            price = "price unknown" if hourly is None else f"${hourly:.2f} per hour"
+            say(f"{one.name}: deploying {one.instances} × {one.instance_type}, {price}")
+        life.deploy(*wanted, life_s=life_s, serving=serving)
 
 
 def teardown(config: Config, say: Say) -> None:
-    """Deletes every endpoint that a config made, with what belongs to it, and tells the bill; EndpointError."""
-    wanted, life = deployments(config), life_in(config.region)
-    for one in wanted:
-        known = (life.region, "endpoint", one.name) in life.ledger.open()
-        if not known and describe(life.aws, "endpoint", one.name) is not None:
-            hint = f"`raybench gc --run {one.run} --yes` ends it all the same"
-            raise EndpointError(f"{one.name} was not deployed from here; {hint}")
-        created = life.delete("endpoint", one.name, one.run)
-        gone_ns = life.now_ns()
-        for kind in KINDS[1:]:
-            life.delete(kind, one.name, one.run)
-        if created is None:
-            say(f"{one.name}: gone; the ledger has no open create of it, so no bill")
-            continue
-        usd = bill_usd(created, gone_ns)
-        hours = f"{(gone_ns - created.at_ns) / 3600e9:.2f} h from create to delete"
-        say(f"{one.name}: gone; {hours}, {'price unknown' if usd is None else f'${usd:.4f}'}")
+    """Deletes every endpoint that a config made, with what belongs to it, and tells the bill; EndpointError.
+
+    A signal ends it with InterruptedRunError, which says what is not known to be gone.
+    """
+    wanted = deployments(config)
+    with _interruptible("what is not deleted yet stays", lambda: _left(wanted)) as ear:
+        life = life_in(config.region, ear)
+        for one in wanted:
+            _refuse_unknown(life, one)
+
+        def gone(each: Doomed, created: Entry | None) -> None:
+            if each.kind == "endpoint":
+                say(f"{each.name}: gone; {_bill(created, life.now_ns())}")
+
+        failures = life.end([Doomed(kind, one.name, one.run) for one in wanted for kind in KINDS], gone)
+    if failures:
+        raise EndpointError("; ".join(f"{one.kind} {one.name} may be left: {why}" for one, why in failures))
+
+
+def _bill(created: Entry | None, gone_ns: int) -> str:
+    if created is None:
+        return "the ledger has no open create of it, so no bill"
+    usd = bill_usd(created, gone_ns)
+    hours = f"{(gone_ns - created.at_ns) / 3600e9:.2f} h from create to delete"
+    return f"{hours}, {'price unknown' if usd is None else f'${usd:.4f}'}"
+
+
+def _refuse_unknown(life: Life, one: Deployment) -> None:
+    """EndpointError for what the ledger knows elsewhere only, or doesn't know and is there: not ours to end."""
+    known = {kind for kind in KINDS if life.known(kind, one.name)}
+    there = next((entry for entry in life.elsewhere() if entry.name == one.name), None)
+    if there and not known:
+        made, here = f"{there.region} by account {there.account}", f"{life.region} as account {life.account}"
+        raise EndpointError(f"{one.name} was made in {made}, and this is {here}: it may be there still")
+    if "endpoint" not in known and describe(life.aws, "endpoint", one.name) is not None:
+        hint = f"`raybench gc --run {one.run} --yes` ends it all the same"
+        raise EndpointError(f"{one.name} was not deployed from here; {hint}")
 
 
 def gc(run: str | None, region: str | None, yes: bool, say: Say) -> None:
     """Tells what was left behind in the region, and in those of the ledger if none is named; deletes it if `yes`.
 
-    EndpointError if something of it is still there afterwards.
+    EndpointError if something of it is still there afterwards; InterruptedRunError says what a signal left.
     """
-    first = life_in(region)
-    others = {} if region else dict.fromkeys(of for of, _, _ in first.ledger.open() if of != first.region)
-    lives = [first, *(life_in(other) for other in others)]
-    left = staying = 0
-    for life in lives:
-        found = left_behind(life, run)
-        for each in found:
-            say(f"{life.region}: {each.kind} {each.name}: run {each.run}, {each.why}, expires {each.expires}")
-        if yes:
-            for failure in collect(life, found):
-                say(f"{life.region}: {failure}")
-            found = left_behind(life, run)
-        left += sum(each.kind == "endpoint" for each in found)
-        staying += len(found) if yes else 0
-    if staying:
-        raise EndpointError(f"{staying} resources are still there; run `raybench gc` again")
-    where = ", ".join(life.region for life in lives)
-    say(f"{left} billable resources left in {where}" + ("" if yes or not left else "; --yes deletes them"))
+    doomed: set[tuple[str, Doomed]] = set()
+
+    def left() -> str:
+        again = f"`raybench gc{f' --run {run}' if run else ''} --yes`"
+        told = ", ".join(f"{each.kind} {each.name} in {where}" for where, each in sorted(doomed, key=str))
+        return f"may be left, and an endpoint costs: {told}; {again} goes on" if told else f"{again} looks again"
+
+    with _interruptible("what is not deleted yet stays", left) as ear:
+        first = life_in(region, ear)
+        others = {} if region else {of: None for by, of, _, _ in first.ledger.open() if by == first.account}
+        others.pop(first.region, None)
+        lives = [first, *(life_in(other, ear) for other in others)]
+        for life in lives:
+            _sweep(life, run, yes, doomed, say)
+        for unseen in out_of_sight(first, region, run):
+            say(unseen)
+    where = ", ".join(life.region for life in lives) + f" of account {first.account}"
+    if yes and doomed:
+        raise EndpointError(f"{len(doomed)} resources are still there; run `raybench gc` again")
+    endpoints = sum(each.kind == "endpoint" for _, each in doomed)
+    say(f"{endpoints} billable resources left in {where}" + ("; --yes deletes them" if endpoints else ""))
+
+
+def _sweep(life: Life, run: str | None, yes: bool, doomed: set[tuple[str, Doomed]], say: Say) -> None:
+    """Tells what was left behind, and deletes it if `yes`; `doomed` gets all of it that is not known to be gone."""
+    found = left_behind(life, run)
+    doomed.update((life.region, each) for each in found)
+    for each in found:
+        say(f"{life.region}: {each.kind} {each.name}: run {each.run}, {each.why}, expires {each.expires}")
+    if yes:
+        for one, why in life.end(found, lambda each, _: doomed.discard((life.region, each))):
+            say(f"{life.region}: {one.kind} {one.name} may be left: {why}")
+        doomed.update((life.region, each) for each in left_behind(life, run))
 
 
 def found(config: Config, experiment: str) -> str:
@@ -112,3 +179,44 @@ def found(config: Config, experiment: str) -> str:
         file = config.file or "CONFIG"
         raise EndpointError(f"{experiment}: endpoint {name} is {status}; `raybench deploy {file}` first")
     return name
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What an endpoint cost before a run's load: `deploy_s` from create to seen in service, `idle_s` from then on.
+
+    Once a run has used it, deploying is that run's, and `idle_s` counts from when it let go: every second is in one
+    run at most. A run that was killed lets go of nothing, and counts as idle time of the next.
+    """
+
+    deploy_s: float | None
+    idle_s: float
+
+
+def held(region: str, name: str, now_ns: int) -> Held | None:
+    """How long an endpoint was deployed and idle until now; None if this user's ledger doesn't know when it served.
+
+    Instants are the wall clock of the machine that the ledger is kept on, which ran `deploy` and runs the load.
+    """
+    history = default_ledger().history(region, name)
+    created, served = ([entry for entry in history if entry.event == event] for event in ("create", "serves"))
+    if not served:
+        return None
+    used = [entry for entry in history if entry.event == "used"]
+    deploy_s = None if used else (served[0].at_ns - created[0].at_ns) / 1e9
+    return Held(deploy_s, max(0.0, (now_ns - (used or served)[-1].at_ns) / 1e9))
+
+
+def note_held(about: dict[str, Any], region: str, name: str, now_ns: int) -> None:
+    """Writes into an experiment of run.json what its endpoint was held for until now; sittings of a run add up."""
+    if waited := held(region, name, now_ns):
+        about["idle_s"] = about.get("idle_s", 0.0) + waited.idle_s
+        if waited.deploy_s is not None:
+            about.setdefault("deploy_s", waited.deploy_s)
+
+
+def let_go(region: str, name: str, now_ns: int) -> None:
+    """Writes down that a run has used an endpoint until now, if this user's ledger knows it."""
+    ledger = default_ledger()
+    if history := ledger.history(region, name):
+        ledger.write(replace(history[0], event="used", at_ns=now_ns))

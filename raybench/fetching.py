@@ -1,10 +1,11 @@
-"""Runs that are in S3, brought to this machine: whole, to go on with, or just as much as says how far they are."""
+"""Runs that are in S3: brought to this machine, whole or what says how far they are; and who goes on with one."""
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from raybench import mirror, s3
 from raybench.errors import InputError
@@ -31,15 +32,52 @@ def fetched(place: s3.Prefix, say: Say) -> Path:
     return path
 
 
-def taken_over(place: s3.Prefix, say: Say) -> Path:
+def taken_over(place: s3.Prefix, say: Say, alive_s: float = ALIVE_S) -> Path:
     """Fetches a run that this machine will go on with; InputError while another one does."""
-    store = s3.Store(place)
-    last = store.listed().get(mirror.MANIFEST)
-    young = last and (store.probe() - last.changed).total_seconds() < ALIVE_S
-    if young and json.loads(store.get(mirror.MANIFEST)).get("state") == "running":
-        allowed = f"stop it, or wait: a run that says nothing for {ALIVE_S:.0f} s is dead"
-        raise InputError("a run is going on in it", where=str(place), allowed=allowed)
+    if there := _there(s3.Store(place)):
+        _not_alive(place, there, alive_s)
     return fetched(place, say)
+
+
+def ahead(manifest: Mapping[str, Any], place: s3.Prefix, alive_s: float = ALIVE_S) -> None:
+    """InputError unless the directory of this run.json knows all that S3 has, and nobody else goes on with its run.
+
+    What S3 has is never newer than the directory that it was copied from, so else that is another one.
+    """
+    there = _there(s3.Store(place))
+    if there is None:
+        return
+    ours, theirs = (list(said.get("resumed_utc", ())) for said in (manifest, there))
+    newer = theirs != ours[: len(theirs)] or _done(there) - _done(manifest)
+    if theirs == ours and manifest["state"] == "running" and not newer:
+        _not_alive(place, there, alive_s)
+        newer = there["state"] != "running"
+    if newer:
+        allowed = f"`raybench resume {place}` goes on from there"
+        raise InputError("has more of the run than its directory here", where=str(place), allowed=allowed)
+
+
+def _there(store: s3.Store) -> dict[str, Any] | None:
+    """The run.json in S3, if there is one."""
+    if mirror.MANIFEST not in store.listed():
+        return None
+    said: dict[str, Any] = json.loads(store.get(mirror.MANIFEST))
+    return said
+
+
+def _done(manifest: Mapping[str, Any]) -> set[str]:
+    return {trial["trial_id"] for trial in manifest["trials"] if trial["state"] == "done"}
+
+
+def _not_alive(place: s3.Prefix, there: Mapping[str, Any], alive_s: float) -> None:
+    """InputError if the run there says that it is running, and said so a short while ago."""
+    store = s3.Store(place)
+    if there.get("state") != "running":
+        return
+    since_s = (store.probe() - store.listed()[mirror.MANIFEST].changed).total_seconds()
+    if since_s < alive_s:
+        allowed = f"stop it, or wait: a run that says nothing for {alive_s:.0f} s is dead"
+        raise InputError("a run is going on in it", where=str(place), allowed=allowed)
 
 
 @contextmanager

@@ -140,5 +140,5 @@ def entry(trial: Trial) -> Manifest:
 
 def unplayed() -> Manifest:
     """What a trial says before it is played."""
-    nothing: Manifest = dict.fromkeys(("started_s", "sitting", "rows", "lost_rows"))
+    nothing: Manifest = dict.fromkeys(("started_s", "sitting", "crew", "rows", "lost_rows"))
     return {"state": "planned", **nothing, "actors": [], "lost": []}

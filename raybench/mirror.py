@@ -5,7 +5,8 @@ calls done, the rows are there. A spool only grows, so what is new of it becomes
 in the spool it starts. A copy that ended too early is a directory as a crash leaves it, and is read like one.
 
 Nothing is ever deleted. What a resumed run set aside stays where it was too: pieces bear the number of their sitting,
-and parts are older than it. So a sitting must have had its first round before it plays anything.
+and a part that is older than the sitting its trial was played in last is not that trial's. So a sitting must have had
+its first round before it plays anything.
 """
 
 import json
@@ -14,12 +15,13 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from raybench.errors import InputError, StorageError
-from raybench.rundir import RunDir
+from raybench.rundir import RunDir, spool_suffix
 
 MANIFEST, LIVE = "run.json", "live.json"
 PIECE_BYTES = 8 * 2**20
@@ -33,6 +35,9 @@ LEFT_OUT = {MANIFEST, "truth.jsonl"}
 
 PIECE = re.compile(r"(?P<spool>spool/(?P<trial>[^/]+)/[^/]+\.rows)\.(?P<sitting>\d+)\.(?P<start>\d+)")
 ASIDE = re.compile(r"abandoned/sitting-(?P<sitting>\d+)/")
+OURS = re.compile(r"\.(sitting-\d+|writable|.*\.tmp)")
+"""No files of a run: what is not whole yet, and what stands only in the copy. A config may have a dot in front."""
+
 COPIED = "where a raybench run is copied to"
 
 
@@ -65,50 +70,68 @@ class Sittings:
 
 
 def _beginning(sitting: int) -> str:
-    """An object that is as old as a sitting: what an unfinished trial has in an older part was set aside."""
+    """An object that is as old as a sitting: an older part of a trial that was played in it was set aside."""
     return f".sitting-{sitting}"
 
 
 class Mirror:
-    """What of a run directory is in a store already, and how the rest gets there."""
+    """What of a run directory is in a store already, and how the rest gets there.
 
-    def __init__(self, run_dir: Path, store: Store) -> None:
-        self._dir, self._store = run_dir, store
+    With a `sitting`, of the spools only those of that: where no trial was set aside, older ones are still there.
+    """
+
+    def __init__(
+        self, run_dir: Path, store: Store, piece_bytes: int = PIECE_BYTES, sitting: int | None = None
+    ) -> None:
+        self._dir, self._store, self._piece_bytes = run_dir, store, piece_bytes
+        self._suffix = "" if sitting is None else spool_suffix(sitting)
         self._put: dict[str, tuple[int, int, int]] = {}
         self._grown: dict[str, int] = {}
         self._begun = False
 
     def round(self) -> None:
         """Copies what is new; StorageError if that is refused, and the next round goes on from there."""
-        try:
+        with self._readable():
             said = self._manifest()
-            whole = self.spools(Sittings(json.loads(said or b"{}")))
+            sittings = Sittings(json.loads(said or b"{}"))
+            if said is not None and not self._begun:
+                self._begin(sittings.latest)
+            whole = self.spools(sittings)
             for name in self._others():
                 whole &= self._copy(name)
-        except OSError as error:
-            raise StorageError(f"{error.filename or self._dir}: {error.strerror or error}") from None
-        if said is None or not whole:
-            return
-        if not self._begun:
-            self._store.put(_beginning(Sittings(json.loads(said)).latest), b"")
-            self._begun = True
-        self._store.put(MANIFEST, said)
+        if said is not None and whole:
+            self._store.put(MANIFEST, said)
+
+    def _begin(self, sitting: int) -> None:
+        """Marks when a sitting began, once: copied again from here, its parts would be no younger."""
+        if _beginning(sitting) not in self._store.listed():
+            self._store.put(_beginning(sitting), b"")
+        self._begun = True
 
     def spools(self, sittings: Sittings) -> bool:
         """Copies only what is new of the spools; whether none of them became a part meanwhile."""
-        return all([self._extend(name, sittings.of(name.split("/")[1])) for name in self._spools()])
+        with self._readable():
+            return all([self._extend(name, sittings.of(name.split("/")[1])) for name in self._spools()])
 
     def backlog_bytes(self) -> int:
-        """What is here and not there yet."""
-        waiting = sum(self._size(name) - self._grown.get(name, 0) for name in self._spools())
-        return waiting + sum(self._size(name) for name in self._others() if self._is_new(name))
+        """What is here and not there yet; StorageError if the disk does not say."""
+        with self._readable():
+            waiting = sum(self._size(name) - self._grown.get(name, 0) for name in self._spools())
+            return waiting + sum(self._size(name) for name in self._others() if self._is_new(name))
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(f"{error.filename or self._dir}: {error.strerror or error}") from None
 
     def _manifest(self) -> bytes | None:
         path = self._dir / MANIFEST
         return path.read_bytes() if path.is_file() else None
 
     def _spools(self) -> list[str]:
-        return sorted(self._names(self._dir / "spool"))
+        return sorted(name for name in self._names(self._dir / "spool") if name.endswith(self._suffix))
 
     def _others(self) -> list[str]:
         """Looked for after the spools: rows are in their spool until they are in their part."""
@@ -116,10 +139,10 @@ class Mirror:
         return sorted(name for name in names if name not in LEFT_OUT)
 
     def _names(self, folder: Path) -> Iterator[str]:
-        """Files by their paths in the run directory; those with a dot in front are not whole yet."""
+        """Files by their paths in the run directory, but for those that are not whole yet."""
         for place, _, files in os.walk(folder):
             for file in files:
-                if not file.startswith("."):
+                if not OURS.fullmatch(file):
                     yield Path(place, file).relative_to(self._dir).as_posix()
 
     def _extend(self, name: str, sitting: int) -> bool:
@@ -129,7 +152,7 @@ class Mirror:
         try:
             with (self._dir / name).open("rb") as file:
                 file.seek(start)
-                while data := file.read(PIECE_BYTES):
+                while data := file.read(self._piece_bytes):
                     self._store.put(f"{name}.{sitting}.{start:012d}", data)
                     self._grown[name] = start = start + len(data)
         except FileNotFoundError:
@@ -171,12 +194,12 @@ class _Copy:
         manifest = json.loads(said)
         self._listed, self._sittings = listed, Sittings(manifest)
         self._ended, self._stale = set[str](), set[str]()
-        began = listed.get(_beginning(self._sittings.latest))
         for trial in manifest["trials"]:
             part = RunDir(Path()).part(trial).as_posix()
             if part not in listed:
                 continue
-            if trial["state"] != "done" and began and listed[part].changed <= began.changed:
+            began = listed.get(_beginning(self._sittings.of(trial["trial_id"])))
+            if began and listed[part].changed <= began.changed:
                 self._stale.add(part)
             else:
                 self._ended.add(trial["trial_id"])
@@ -194,7 +217,7 @@ class _Copy:
             return piece["trial"] not in self._ended and int(piece["sitting"]) == self._sittings.of(piece["trial"])
         if aside := ASIDE.match(key):
             return int(aside["sitting"]) < self._sittings.latest
-        return key not in (MANIFEST, LIVE) and key not in self._stale and not key.rpartition("/")[2].startswith(".")
+        return key not in (MANIFEST, LIVE) and key not in self._stale and not OURS.fullmatch(key.rpartition("/")[2])
 
 
 def fetch(store: Store, out: Path) -> None:

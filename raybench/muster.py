@@ -101,6 +101,7 @@ class Muster:
                 parameters=experiment.parameters,
                 run_dir=self.run_dir,
                 keep_text=self.config.keep_text,
+                sitting=len(self.manifest["resumed_utc"]),
                 tokenizers={
                     name: pool.counter.count_completion
                     for name, pool in self.pools.items()

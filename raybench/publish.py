@@ -12,11 +12,20 @@ from raybench.rundir import RunDir
 
 
 def report(path: Path, png: bool = False) -> None:
-    """Rebuilds trials.parquet and the reports of a run directory from its rows and run.json alone.
+    """Rebuilds trials.parquet and the reports of a run directory; InputError while a run is going on in it.
+
+    Raises what `rebuild` raises.
+    """
+    rundir = RunDir.open(path.absolute())
+    with rundir.hold():
+        rebuild(rundir, png)
+
+
+def rebuild(rundir: RunDir, png: bool = False) -> None:
+    """Does so from the rows and run.json alone, in a directory that is held.
 
     Raises InvalidRunError or CriteriaMissedError as the run did.
     """
-    rundir = RunDir.open(path.absolute())
     manifest = rundir.manifest()
     verdict = publish(rundir, manifest, reduce.reduce(rundir.requests, manifest))
     if png:
@@ -44,7 +53,8 @@ def publish(rundir: RunDir, manifest: Mapping[str, Any], findings: Findings) -> 
     if faults := searched.faults(manifest):
         return InvalidRunError(f"a search ended for what cannot be trusted ({', '.join(faults)}); the report has it")
     if manifest["enforce"] and decision.winner is None:
-        return CriteriaMissedError("no setting meets every criterion")
+        none = "no setting meets every criterion" if decision.nearest else "no trial can be decided by"
+        return CriteriaMissedError(none)
     return None
 
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from raybench import fetching, s3
 from raybench import manifest as manifests
-from raybench import s3
 from raybench.cluster import status
 from raybench.cluster.monitor import Screen
 from raybench.cluster.shipping import Shipping
@@ -20,7 +20,7 @@ from raybench.datasets import load_pools
 from raybench.errors import InputError
 from raybench.payloads.pool import Pool
 from raybench.plan import Plan, plan
-from raybench.publish import report
+from raybench.publish import rebuild
 from raybench.rows import SCHEMA_VERSION
 from raybench.run import Conductor, carry_out
 from raybench.rundir import RunDir
@@ -38,13 +38,15 @@ def resume(
     """Plays what is left of the run in `path` and reports all of it; a finished run is only reported, as it was.
 
     The config's paths start from `inputs`, by default from where they did. The run is copied `to` S3, by default to
-    where it was before. Raises what `run` raises; InputError if the run is going on, or is not the one that its files
-    would make now.
+    where it was before. Raises what `run` raises; InputError if the run is going on, if another directory was
+    ahead of this one with it, or if it is not the one that its files would make now.
     """
     rundir = RunDir.open(path.absolute())
     with rundir.hold():
         manifest = rundir.manifest()
-        to = to or (s3.prefix(manifest["s3"]) if manifest.get("s3") else None)
+        if not to and manifest.get("s3"):
+            to = s3.prefix(manifest["s3"])
+            fetching.ahead(manifest, to)
         if to:
             manifest["s3"] = str(to)
         if wanted := left(manifest):
@@ -55,7 +57,7 @@ def resume(
         if manifest["state"] != "done":
             _close(rundir, manifest)
         with Shipping(rundir.path, to, screen.say) if to else nullcontext():
-            report(path)
+            rebuild(rundir)
 
 
 def left(manifest: Mapping[str, Any]) -> set[str]:

@@ -6,7 +6,7 @@ interrupted or failed run still ends with its Parquet parts and a report of what
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,7 +23,8 @@ from raybench.cluster.search import Seen
 from raybench.cluster.shipping import Shipping
 from raybench.config import Config
 from raybench.datasets import load_pools
-from raybench.errors import InterruptedRunError, RaybenchError
+from raybench.deploying import let_go, note_held
+from raybench.errors import InterruptedRunError, RaybenchError, StorageError
 from raybench.load.search import Search
 from raybench.muster import Muster
 from raybench.payloads.pool import Pool
@@ -33,8 +34,8 @@ from raybench.publish import publish
 from raybench.report import build
 from raybench.rundir import RunDir
 from raybench.simulator.process import Simulated
-from raybench.specs import Experiment
-from raybench.watching import first_failure, interruptible, watch
+from raybench.specs import DeployedEndpoint, Experiment
+from raybench.watching import first_failure, interruptible, terminable, watch
 
 if TYPE_CHECKING:
     from raybench.cluster.fleet import Crew
@@ -57,10 +58,10 @@ def run(
     StorageError at once if S3 takes nothing.
     """
     matrix = plan(config)
-    if to:
-        s3.free(to)
     folder = config.file.parent if config.file else Path()
     pools = load_pools(config.payloads, config.seed, folder)
+    if to:
+        s3.free(to)
     rundir = RunDir.create(out.absolute())
     with rundir.hold():
         conductor = Conductor(config, matrix, pools, rundir, screen)
@@ -73,12 +74,16 @@ def run(
 
 def carry_out(conductor: "Conductor", address: str, *, selftest: bool, to: s3.Prefix | None = None) -> None:
     """Conducts to the end, or until somebody has had enough of waiting for it; copies all the while `to` S3."""
-    if to:
-        conductor.screen.say(f"copying to {to} from {conductor.rundir.path}")
-        with Shipping(conductor.rundir.path, to, conductor.screen.say) as conductor.shipping:
+    with terminable():
+        if not to:
             _carry_out(conductor, address, selftest=selftest)
-    else:
-        _carry_out(conductor, address, selftest=selftest)
+            return
+        conductor.screen.say(f"copying to {to} from {conductor.rundir.path}")
+        try:
+            with Shipping(conductor.rundir.path, to, conductor.screen.say) as conductor.shipping:
+                _carry_out(conductor, address, selftest=selftest)
+        except KeyboardInterrupt:  # at the first copy, before anything was started
+            raise _stopped(conductor) from None
 
 
 def _carry_out(conductor: "Conductor", address: str, *, selftest: bool) -> None:
@@ -89,12 +94,17 @@ def _carry_out(conductor: "Conductor", address: str, *, selftest: bool) -> None:
             conductor.finish("failed")
         raise
     except KeyboardInterrupt:
-        conductor.finish("interrupted")
-        path = conductor.rundir.path
-        after = f"`raybench report {path}` makes a report of what was measured, `raybench resume {path}` goes on"
-        raise InterruptedRunError(f"stopped at once: {after}") from None
+        raise _stopped(conductor) from None
     finally:
         conductor.screen.close()
+
+
+def _stopped(conductor: "Conductor") -> InterruptedRunError:
+    """Ends a run that is not waited for, and says what can be done with it."""
+    conductor.finish("interrupted")
+    path = conductor.rundir.path
+    after = f"`raybench report {path}` makes a report of what was measured, `raybench resume {path}` goes on"
+    return InterruptedRunError(f"stopped at once: {after}")
 
 
 class Conductor:
@@ -165,7 +175,8 @@ class Conductor:
 
         with ThreadPoolExecutor(1) as beside:
             checking, warm = beside.submit(checked), beside.submit(build.warm_up)
-            muster.join(address, stack)
+            with terminable():
+                muster.join(address, stack)
             simulator = checking.result()
             self._crews = muster.raised()
             warm.result()
@@ -194,7 +205,25 @@ class Conductor:
     def _play(self, crew: "Crew", experiment: Experiment) -> None:
         """Plays one endpoint's trials, one after another."""
         about = self._experiments[experiment.name]
+        self._hold(crew, experiment, note_held, about)
         began_s = time.monotonic() - (about["duration_s"] or 0.0)
+        try:
+            self._play_on(crew, experiment, about, began_s)
+        finally:
+            self._hold(crew, experiment, let_go)
+        crew.close()
+
+    def _hold(self, crew: "Crew", experiment: Experiment, tell: Callable[..., None], *more: Any) -> None:
+        """Asks or tells the ledger how an endpoint that we deployed is held; without a ledger nobody knows."""
+        if isinstance(experiment.endpoint, DeployedEndpoint):
+            aim = crew.posts[0].target
+            try:
+                with self._lock:
+                    tell(*more, aim.region, aim.endpoint, time.time_ns())
+            except StorageError as error:
+                self.screen.say(f"what deploying and idling took is not known: {error}")
+
+    def _play_on(self, crew: "Crew", experiment: Experiment, about: dict[str, Any], began_s: float) -> None:
         for trial in self.plan.of(experiment.name):
             if self._stopping.is_set():
                 break
@@ -206,7 +235,6 @@ class Conductor:
             about["duration_s"] = held_s
             about["cost_usd"] = cost_usd(experiment.usd_per_hour, held_s)
             self.record()
-        crew.close()
 
     def _search(self, crew: "Crew", trial: Trial, search: Search, usd_per_hour: float | None) -> None:
         """Plays a search, whose probes are trials of their own."""
@@ -234,6 +262,8 @@ class Conductor:
         noted = self._trials[trial.trial_id]
         noted["state"], noted["started_s"] = "partial", round(time.monotonic() - self._began_s, 3)
         noted["sitting"] = len(self.manifest["resumed_utc"])
+        ceiling = self._experiments[trial.experiment].get("ceiling")
+        noted["crew"] = {"actors": len(crew.posts), "ceiling": ceiling}  # a resume may have others
         self.screen.begin(trial)
         played = crew.play(trial, self.config.seed, seen)
         whole, rows = not self._stopping.is_set() and not played.lost, played.rows
@@ -245,6 +275,8 @@ class Conductor:
             noted["state"] = "done"
         self._played.append(rows)
         self.screen.end(trial, rows)
+        if played.failure:
+            raise played.failure
         return rows if whole else None
 
     def _usd_per_hour(self) -> dict[str, float | None]:

@@ -24,6 +24,12 @@ from raybench.errors import InputError, StorageError
 from raybench.rows import REQUESTS, Row, requests_table, row_from_values
 
 PARTITIONS = ("experiment", "payload", "load")
+MANIFEST = "what a raybench run says of itself, in JSON"
+
+
+def spool_suffix(sitting: int) -> str:
+    """How the names of a sitting's spools end: what an earlier one left on a worker is not its own."""
+    return f"@{sitting}.rows"
 
 
 def default_path(name: str) -> Path:
@@ -38,19 +44,25 @@ class Segment:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            size = os.fstat(self._fd).st_size
+            self._torn = size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
         except OSError as error:
             raise _storage_error(error, path) from None
 
     def append(self, row: Row) -> None:
-        """Writes one row; StorageError if the disk did not take the whole line."""
+        """Writes one row; StorageError if the disk did not take the whole line.
+
+        What was torn before is ended first, never cut off: others read on from where the file ended.
+        """
         body = orjson.dumps(tuple(row))
-        line = b"%08x %s\n" % (zlib.crc32(body), body)
+        line = b"%s%08x %s\n" % (b"\n" * self._torn, zlib.crc32(body), body)
         try:
             written = os.write(self._fd, line)
         except OSError as error:
             raise _storage_error(error, self.path) from None
-        if written != len(line):
+        self._torn = written != len(line)
+        if self._torn:
             raise StorageError(f"{self.path}: the disk took {written} of {len(line)} bytes; is it full?")
 
     def sync(self) -> None:
@@ -68,7 +80,7 @@ def read_segment(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
         for line in file:
             crc, _, body = line.rstrip(b"\n").partition(b" ")
-            if line.endswith(b"\n") and len(crc) == 8 and int(crc, 16) == zlib.crc32(body):
+            if line.endswith(b"\n") and crc == b"%08x" % zlib.crc32(body):
                 yield row_from_values(orjson.loads(body))
 
 
@@ -100,8 +112,14 @@ class RunDir:
         return cls(path)
 
     def manifest(self) -> dict[str, Any]:
-        """run.json as it stands."""
-        manifest: dict[str, Any] = json.loads((self.path / "run.json").read_text("utf-8"))
+        """run.json as it stands; InputError if it cannot be read."""
+        path = self.path / "run.json"
+        try:
+            manifest: object = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot be read: {error}", where=str(path), allowed=MANIFEST) from None
+        if not isinstance(manifest, dict):
+            raise InputError("is no object", where=str(path), allowed=MANIFEST)
         return manifest
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
@@ -121,17 +139,17 @@ class RunDir:
             pq.write_table(table, temporary, compression="zstd")
         return path
 
-    def segment(self, trial_id: str, actor: str) -> Segment:
-        """A new spool segment for one actor of one trial."""
-        return Segment(self._spool_of(trial_id, actor))
+    def segment(self, trial_id: str, actor: str, sitting: int = 0) -> Segment:
+        """A new spool segment for one actor of one trial, of its own in each sitting of the run."""
+        return Segment(self._spool_of(trial_id, actor, sitting))
 
-    def spooled(self, trial_id: str, actor: str) -> Iterator[Row]:
+    def spooled(self, trial_id: str, actor: str, sitting: int = 0) -> Iterator[Row]:
         """The whole rows that one actor's spool of a trial holds on this machine; none if there is no such spool."""
-        path = self._spool_of(trial_id, actor)
+        path = self._spool_of(trial_id, actor, sitting)
         return read_segment(path) if path.is_file() else iter(())
 
-    def _spool_of(self, trial_id: str, actor: str) -> Path:
-        return self.path / "spool" / trial_id / f"{quote(actor, safe='')}.rows"
+    def _spool_of(self, trial_id: str, actor: str, sitting: int) -> Path:
+        return self.path / "spool" / trial_id / f"{quote(actor, safe='')}{spool_suffix(sitting)}"
 
     def set_aside(self, trial: Mapping[str, Any], place: str) -> None:
         """Moves what there is of a trial, its part and its spool, to abandoned/`place`; nothing is deleted."""

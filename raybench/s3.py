@@ -6,6 +6,7 @@ passes through here.
 
 import os
 import re
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ SCHEME = "s3://"
 PROBE = ".writable"
 ANSWER_TIMEOUT_S = 10.0
 """How long a bucket may take to say that it takes files."""
+
+CLAIM_S = 30.0
+"""How long a prefix that was found free is kept for who found it, who puts a run.json there at once."""
 
 CONNECT_TIMEOUT_S, SILENCE_S = 3.0, 3.0
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -119,11 +123,11 @@ class Store:
             one.path.removeprefix(start): Listed(one.size, one.mtime) for one in found if one.type == fs.FileType.File
         }
 
-    def probe(self) -> datetime:
+    def probe(self, key: str = PROBE) -> datetime:
         """Puts an empty object and returns when that was, by S3's clock."""
-        self.put(PROBE, b"")
+        self.put(key, b"")
         with self._one_line():
-            changed: datetime = self._files.get_file_info(self._full(PROBE)).mtime
+            changed: datetime = self._files.get_file_info(self._full(key)).mtime
         return changed
 
     def _full(self, key: str) -> str:
@@ -137,22 +141,34 @@ class Store:
             raise StorageError(f"{self.place}: {_why(error)}") from None
 
 
-def free(place: Prefix) -> None:
-    """InputError if there is anything below the prefix; StorageError if it cannot be listed or takes nothing.
+def free(place: Prefix, claim_s: float = CLAIM_S) -> None:
+    """Claims a prefix; InputError if anything is below it, StorageError if it cannot be listed or takes nothing.
 
-    Either comes in good time: a server that says nothing at all is not waited for.
+    Either comes in good time: a server that says nothing at all is not waited for. A claim is put before
+    others' are looked for: of two at the same time one at least sees the other's.
     """
 
     def look() -> None:
-        store = Store(place)
-        if store.listed().keys() - {PROBE}:
-            raise InputError("is not empty", where=str(place), allowed="name a new or empty prefix with --out")
-        store.probe()
+        store, claim = Store(place), f"{PROBE}-{secrets.token_hex(8)}"
+        _empty(store)
+        now = store.probe(claim)
+        others = [one for key, one in _empty(store).items() if key not in (claim, PROBE)]
+        if any((now - other.changed).total_seconds() < claim_s for other in others):
+            allowed = f"name another prefix with --out, or wait {claim_s:.0f} s"
+            raise InputError("another run is about to begin in it", where=str(place), allowed=allowed)
 
     in_time(look, place)
 
 
-def in_time(look: Callable[[], None], place: Prefix) -> None:
+def _empty(store: Store) -> Mapping[str, Listed]:
+    """The claims below a prefix; InputError if there is anything else."""
+    listed = store.listed()
+    if not all(key.startswith(PROBE) for key in listed):
+        raise InputError("is not empty", where=str(store), allowed="name a new or empty prefix with --out")
+    return listed
+
+
+def in_time(look: Callable[[], None], place: Prefix, within_s: float = ANSWER_TIMEOUT_S) -> None:
     """Does what may hang where a server is silent; StorageError once it has had its time."""
     raised: list[BaseException] = []
 
@@ -164,9 +180,9 @@ def in_time(look: Callable[[], None], place: Prefix) -> None:
 
     looking = threading.Thread(target=run, daemon=True)
     looking.start()
-    looking.join(ANSWER_TIMEOUT_S)
+    looking.join(within_s)
     if looking.is_alive():
-        raise StorageError(f"{place}: no answer within {ANSWER_TIMEOUT_S:.0f} s")
+        raise StorageError(f"{place}: no answer within {within_s:.0f} s")
     if raised:
         raise raised[0]
 

@@ -19,11 +19,24 @@ HEALTH_EVERY_S = 5.0
 
 
 @contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM is a KeyboardInterrupt here, as SIGINT is: also where Ray, as it starts, makes it a SystemExit."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def interruptible(stopping: threading.Event, say: Callable[[str], None]) -> Iterator[None]:
-    """The first SIGINT or SIGTERM sets `stopping`; the second is Python's own KeyboardInterrupt."""
+    """The first SIGINT or SIGTERM sets `stopping`; the second, of either, is Python's own KeyboardInterrupt."""
 
     def stop(signum: int, frame: object) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for each in before:
+            signal.signal(each, signal.default_int_handler)
         stopping.set()
         say("stopping: waiting for the requests in flight (again to stop at once)")
 

@@ -1,13 +1,13 @@
 """Spools of other nodes on their way to S3: a courier on a Ray worker that may, may not, and is gone."""
 
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from buckets import BUCKET, StandIn, bucket
+from waiting import until
 
 from raybench import s3
 from raybench.cluster import environment
@@ -44,13 +44,6 @@ def nodes(standin: StandIn) -> Iterator[tuple[Any, str, Any]]:
         made.shutdown()
 
 
-def soon(asked: Callable[[], bool]) -> None:
-    until_s = time.monotonic() + 60
-    while not asked():
-        assert time.monotonic() < until_s
-        time.sleep(0.05)
-
-
 def test_a_courier_copies_what_is_new_on_its_node_and_leaves_with_it(
     nodes: tuple[Any, str, Any], standin: StandIn, tmp_path: Path
 ) -> None:
@@ -59,39 +52,72 @@ def test_a_courier_copies_what_is_new_on_its_node_and_leaves_with_it(
     cluster, head, worker = nodes
     place = s3.prefix(f"s3://{BUCKET}/run")
     store = s3.Store(place)
-    spool = tmp_path / "spool" / "e~p~x" / "e-0.rows"
+    spool = tmp_path / "spool" / "e~p~x" / "e-0@1.rows"
     spool.parent.mkdir(parents=True)
     spool.write_bytes(b"one\n")
+    spool.with_name("e-0@0.rows").write_bytes(b"what the sitting before left")
     (tmp_path / "run.json").write_text("{}")
 
     standin.mood = "403"
+    denied = Couriers(tmp_path, place, 1)
+    denied.post([worker.node_id])
     with pytest.raises(StorageError, match=rf"{place}: PutObject: ACCESS_DENIED.*, from {socket.gethostname()}"):
-        Couriers(tmp_path, place, 1).post([worker.node_id])
+        denied.probe()
+    couriers = Couriers(tmp_path, place, 1)
+    couriers.post([head, ""])
+    couriers.probe()  # nothing is asked of this node, which has its own way
     standin.mood = None
 
-    couriers = Couriers(tmp_path, place, 1)
     couriers.post([head, worker.node_id, "", worker.node_id])
-    assert list(couriers._standing) == [worker.node_id], "this node has its own way"
+    assert couriers.nodes == {worker.node_id}
+    couriers.probe()
     told: list[Told] = []
 
     def heard(rounds: int) -> bool:
         told.extend(couriers.round())
         return len(told) >= rounds
 
-    soon(lambda: heard(1))
+    until(lambda: heard(1))
     spool.write_bytes(b"one\ntwo\n")
-    soon(lambda: heard(3))
-    pieces = {"spool/e~p~x/e-0.rows.1.000000000000": b"one\n", "spool/e~p~x/e-0.rows.1.000000000004": b"two\n"}
+    until(lambda: heard(3))
+    pieces = {f"spool/e~p~x/e-0@1.rows.1.{at:012d}": line for at, line in ((0, b"one\n"), (4, b"two\n"))}
     assert {key: store.get(key) for key in store.listed() if key != s3.PROBE} == pieces
     assert set(told) == {Told(socket.gethostname(), "", 0)}
 
     standin.mood = "503"
     spool.write_bytes(b"one\ntwo\nthree\n")
     told.clear()
-    soon(lambda: heard(2))
+    until(lambda: heard(2))
     assert told[-1].backlog_bytes == 6
     assert "SLOW_DOWN" in told[-1].why
     standin.mood = None
 
+    (last,) = couriers.last()[-1:]
+    assert (last.why, last.backlog_bytes) == ("", 0)
+    assert store.get("spool/e~p~x/e-0@1.rows.1.000000000008") == b"three\n"
+
     cluster.remove_node(worker)
-    soon(lambda: heard(0) and not couriers._standing)
+    until(lambda: heard(0) and not couriers.nodes)
+    assert couriers.round() == []
+    couriers.post([worker.node_id])
+    assert couriers.nodes == set(), "nobody is sent to a node that is gone"
+    assert couriers.last() == []
+
+
+def test_an_actor_that_has_no_node_to_stand_on_is_lost(nodes: tuple[Any, str, Any]) -> None:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from raybench.cluster.collecting import LostActorError, answers, collect
+
+    class Speaker:
+        def speak(self) -> Iterator[None]:
+            yield
+
+    nowhere = NodeAffinitySchedulingStrategy("ab" * 28, soft=False)
+    speaker: Any = ray.remote(Speaker)
+    sent = speaker.options(num_cpus=0, scheduling_strategy=nowhere).remote()
+    with pytest.raises(LostActorError, match="a load actor died: "):
+        answers([sent.speak.options(num_returns=1).remote()], 60.0)
+    streams = {sent.speak.options(num_returns="streaming").remote(): 3}
+    assert collect(streams, lambda batch: None).gone == {3}

@@ -2,30 +2,42 @@
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import pytest
+import reported
 from botocore.exceptions import ConnectionClosedError
 from botocore.stub import Stubber
 from moto import mock_aws
 
 from raybench import deploying
+from raybench.analysis.decide import decide
+from raybench.client.target import Target
 from raybench.config import Config, load_config
+from raybench.datasets import load_pools
 from raybench.endpoints.bill import bill_usd
-from raybench.endpoints.gc import Left, collect, left_behind
-from raybench.endpoints.ledger import KINDS, Entry, Ledger
-from raybench.endpoints.lifecycle import EXPIRES_TAG, RUN_TAG, Deployment, Life, endpoint_name
+from raybench.endpoints.gc import Left, left_behind
+from raybench.endpoints.ledger import KINDS, Entry, Kind, Ledger
+from raybench.endpoints.lifecycle import EXPIRES_TAG, RUN_TAG, Deployment, Doomed, Life, endpoint_name
 from raybench.errors import EndpointError, InputError, InterruptedRunError, StorageError
+from raybench.plan import plan
+from raybench.report.capacity import run_cost
+from raybench.report.page import page
+from raybench.report.view import look
+from raybench.run import Conductor
+from raybench.rundir import RunDir
+from raybench.signals import Ear
 from raybench.specs import DeployedEndpoint
 from raybench.targets import target
 
-REGION = "us-west-2"
+REGION, ACCOUNT = "us-west-2", "123456789012"
 ROLE = "arn:aws:iam::123456789012:role/endpoint"
 START_NS = 1_790_000_000 * 10**9
 WANTED = Deployment(
@@ -79,7 +91,7 @@ def sagemaker(region: str = REGION) -> Any:
 
 def life(folder: Path, now: Time | None = None, aws: Any = None) -> Life:
     now = now or Time()
-    return Life(aws or sagemaker(), Ledger(folder / "ledger.jsonl"), now, now.pause)
+    return Life(aws or sagemaker(), ACCOUNT, Ledger(folder / "ledger.jsonl"), now, now.pause)
 
 
 def names(aws: Any) -> set[tuple[str, str]]:
@@ -143,12 +155,16 @@ def calls_of(verb: str, folder: Path) -> int:
     return len(seen)
 
 
+def end(being: Life, kinds: Sequence[Kind] = KINDS) -> list[str]:
+    """Deletes the endpoint of these tests, or only some of its resources, and tells what went wrong."""
+    return [str(why) for _, why in being.end([Doomed(kind, WANTED.name, WANTED.run) for kind in kinds])]
+
+
 def play(verb: str, being: Life) -> None:
     if verb == "deploy":
         being.deploy(WANTED)
     else:
-        for kind in KINDS:
-            being.delete(kind, WANTED.name, WANTED.run)
+        end(being)
 
 
 CALLS = {"deploy": 5, "teardown": 10}
@@ -172,14 +188,14 @@ def test_a_crash_at_an_aws_call_leaves_nothing_that_gc_does_not_remove(
         play(verb, life(tmp_path, aws=crashing(k, when)))
     fresh = life(tmp_path, Time(START_NS + 3 * 3600 * 10**9))
     run = "mine" if by == "run" else None
-    assert collect(fresh, left_behind(fresh, run)) == []
+    assert fresh.end(left_behind(fresh, run)) == []
     assert left_behind(fresh, run) == []
     assert names(sagemaker()) == others
 
 
 def sweep_on(being: Life) -> None:
     while True:
-        collect(being, left_behind(being, "mine"))
+        being.end(left_behind(being, "mine"))
 
 
 def test_a_gc_that_crashes_itself_is_finished_by_the_next(tmp_path: Path) -> None:
@@ -189,7 +205,7 @@ def test_a_gc_that_crashes_itself_is_finished_by_the_next(tmp_path: Path) -> Non
         broken = life(tmp_path, aws=crashing(random_.randrange(12, 36), random_.choice(["before", "after"])))
         with pytest.raises(Crash):
             sweep_on(broken)
-        collect(life(tmp_path), left_behind(life(tmp_path), "mine"))
+        life(tmp_path).end(left_behind(life(tmp_path), "mine"))
         assert names(sagemaker()) == others
 
 
@@ -199,25 +215,24 @@ def test_a_foreign_endpoint_is_never_deleted_by_gc_whatever_it_is_called(tmp_pat
     aws.meta.events.register("before-call.sagemaker", lambda model, **_: deleted.append(model.name))
     being = life(tmp_path, aws=aws)
     for name in FOREIGN:  # not even when the ledger names it
-        being.ledger.write(Entry("create", "endpoint", name, REGION, "mine", START_NS))
+        being.ledger.write(Entry("create", "endpoint", name, ACCOUNT, REGION, "mine", START_NS))
     for run in (None, "mine", "nobody"):
         found = left_behind(being, run)
-        assert (found, collect(being, found)) == ([], [])
+        assert (found, being.end(found)) == ([], [])
     assert names(aws) == others
     assert not [name for name in deleted if name.startswith("Delete")]
 
 
 def test_a_foreign_endpoint_that_took_a_name_between_finding_and_deleting_stays(tmp_path: Path) -> None:
     plant(sagemaker(), "taken", {})
-    failures = collect(life(tmp_path), [Left("endpoint", "taken", "mine", LONG_AGO, "expired")])
-    assert [str(failure) for failure in failures] == ["endpoint taken does not carry raybench's tags: left alone"]
+    failures = life(tmp_path).end([Left("endpoint", "taken", "mine", LONG_AGO, "expired")])
+    assert [str(why) for _, why in failures] == ["endpoint taken does not carry raybench's tags: left alone"]
     assert ("endpoint", "taken") in names(sagemaker())
 
 
 def test_teardown_leaves_an_endpoint_of_another_run_alone(tmp_path: Path) -> None:
     plant(sagemaker(), WANTED.name, {RUN_TAG: "other", EXPIRES_TAG: FAR})
-    with pytest.raises(EndpointError, match="belongs to the run other: left alone"):
-        life(tmp_path).delete("endpoint", WANTED.name, "mine")
+    assert end(life(tmp_path)) == [f"endpoint {WANTED.name} belongs to the run other: left alone"]
     assert ("endpoint", WANTED.name) in names(sagemaker())
 
 
@@ -260,7 +275,7 @@ def test_a_ledger_that_cannot_be_written_creates_nothing(tmp_path: Path) -> None
 
 
 def test_a_torn_line_of_the_ledger_costs_no_other_line(tmp_path: Path) -> None:
-    whole = Entry("create", "model", "a", REGION, "mine", 1)
+    whole = Entry("create", "model", "a", ACCOUNT, REGION, "mine", 1)
     for cut in range(1, len(json.dumps({"event": "create"}))):
         ledger = Ledger(tmp_path / f"{cut}.jsonl")
         ledger.write(whole)
@@ -331,7 +346,7 @@ def test_an_endpoint_that_never_serves_is_given_up_at_the_deadline_and_deleted(t
             stub.add_response("describe_endpoint", described("Creating"))
         expect_deletion(stub, "Creating")
         expect_the_rest_deleted(stub)
-        with pytest.raises(EndpointError, match="is still Creating after 30 s"):
+        with pytest.raises(EndpointError, match="does not serve after 30 s"):
             life(tmp_path, aws=aws).deploy(WANTED, wait_s=30)
         stub.assert_no_pending_responses()
 
@@ -341,7 +356,7 @@ def test_an_endpoint_is_deleted_in_any_status(status: str, tmp_path: Path) -> No
     aws = sagemaker()
     with Stubber(aws) as stub:
         expect_deletion(stub, status)
-        life(tmp_path, aws=aws).delete("endpoint", WANTED.name, "mine")
+        assert end(life(tmp_path, aws=aws), ["endpoint"]) == []
         stub.assert_no_pending_responses()
 
 
@@ -355,7 +370,7 @@ def test_a_deletion_that_is_refused_while_creating_is_asked_again(tmp_path: Path
         stub.add_response("delete_endpoint", {})
         stub.add_response("describe_endpoint", described("Deleting"))
         stub.add_client_error("describe_endpoint", "ValidationException", "Could not find endpoint")
-        life(tmp_path, aws=aws).delete("endpoint", WANTED.name, "mine")
+        assert end(life(tmp_path, aws=aws), ["endpoint"]) == []
         stub.assert_no_pending_responses()
 
 
@@ -363,8 +378,8 @@ def test_a_deletion_that_is_denied_is_an_error_and_not_taken_for_gone(tmp_path: 
     aws = sagemaker()
     with Stubber(aws) as stub:
         stub.add_client_error("describe_endpoint", "AccessDeniedException", "no")
-        with pytest.raises(EndpointError, match="AccessDenied"):
-            life(tmp_path, aws=aws).delete("endpoint", WANTED.name, "mine")
+        [why] = end(life(tmp_path, aws=aws))
+        assert "AccessDenied" in why
 
 
 def test_an_endpoint_that_cannot_be_deleted_keeps_its_config_and_model(tmp_path: Path) -> None:
@@ -375,8 +390,8 @@ def test_an_endpoint_that_cannot_be_deleted_keeps_its_config_and_model(tmp_path:
         raise ConnectionClosedError(endpoint_url="x")
 
     being.aws.meta.events.register("before-call.sagemaker.DeleteEndpoint", refused)
-    failures = collect(being, left_behind(being, "mine"))
-    assert len(failures) == 1
+    failures = being.end(left_behind(being, "mine"))
+    assert [one.kind for one, _ in failures] == ["endpoint"]
     assert {kind for kind, _ in names(sagemaker())} == {"endpoint", "endpoint-config", "model"}
 
 
@@ -399,7 +414,7 @@ def test_what_a_failed_deployment_could_not_delete_is_told_with_the_way_out(tmp_
         expect_creates(stub)
         stub.add_response("describe_endpoint", described("Failed", FailureReason="no capacity"))
         stub.add_client_error("describe_endpoint", "AccessDeniedException", "no")
-        with pytest.raises(EndpointError, match=r"no capacity; endpoint may be left: .*gc --run mine --yes"):
+        with pytest.raises(EndpointError, match=r"no capacity; endpoint .* may be left: .*gc --run mine --yes"):
             life(tmp_path, aws=aws).deploy(WANTED)
         stub.assert_no_pending_responses()
 
@@ -434,8 +449,8 @@ def test_21_the_bill_runs_from_create_to_delete_exactly(tmp_path: Path) -> None:
     being = life(tmp_path, now)
     being.deploy(WANTED)
     now.pause(5400)
-    created = being.delete("endpoint", WANTED.name, "mine")
-    assert created is not None
+    [created] = [entry for entry in being.ledger.open().values() if entry.kind == "endpoint"]
+    assert end(being, ["endpoint"]) == []
     assert created.at_ns == START_NS
     assert now.ns == START_NS + 5_410 * 10**9  # until it is seen to be gone
     assert bill_usd(created, START_NS + 5400 * 10**9) == Decimal("61.08")
@@ -443,7 +458,15 @@ def test_21_the_bill_runs_from_create_to_delete_exactly(tmp_path: Path) -> None:
     for _ in range(200):
         ns, hourly = draw.randrange(10**15), Decimal(draw.randrange(1, 10**6)) / 10**4
         one = Entry(
-            "create", "endpoint", "e", REGION, "r", 0, instances=draw.randrange(1, 99), usd_per_hour=str(hourly)
+            "create",
+            "endpoint",
+            "e",
+            ACCOUNT,
+            REGION,
+            "r",
+            0,
+            instances=draw.randrange(1, 99),
+            usd_per_hour=str(hourly),
         )
         found = bill_usd(one, ns * 9)
         assert found is not None
@@ -451,14 +474,14 @@ def test_21_the_bill_runs_from_create_to_delete_exactly(tmp_path: Path) -> None:
 
 
 def test_21_a_bill_of_test_time_alone_is_caught(tmp_path: Path) -> None:
-    created = Entry("create", "endpoint", "e", REGION, "r", START_NS, instances=1, usd_per_hour="20.36")
+    created = Entry("create", "endpoint", "e", ACCOUNT, REGION, "r", START_NS, instances=1, usd_per_hour="20.36")
     whole, tested = bill_usd(created, START_NS + 3600 * 10**9), Decimal("20.36") * 60 / 3600
     assert whole == Decimal("20.36")
     assert whole != tested
 
 
 def test_an_endpoint_without_a_price_has_no_bill() -> None:
-    assert bill_usd(Entry("create", "endpoint", "e", REGION, "r", 0, instances=1), 10**15) is None
+    assert bill_usd(Entry("create", "endpoint", "e", ACCOUNT, REGION, "r", 0, instances=1), 10**15) is None
 
 
 def configured(folder: Path, text: str = CONFIG) -> Config:
@@ -482,7 +505,7 @@ def test_a_config_that_deploys_is_made_measured_and_ended_under_one_name(tmp_pat
     assert model["PrimaryContainer"]["Environment"] == {"HF_MODEL_ID": "org/model"}
     ledger = Ledger(tmp_path / "ledger.jsonl")
     for kind in KINDS[1:]:
-        assert (REGION, kind, name) in ledger.open()
+        assert (ACCOUNT, REGION, kind, name) in ledger.open()
 
 
 @pytest.fixture
@@ -490,7 +513,7 @@ def given_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Time:
     """A clock for the verbs, whose waits cost no time."""
     now = Time()
     monkeypatch.setattr(
-        deploying, "life_in", lambda region: life(tmp_path, now, sagemaker(region) if region else sagemaker())
+        deploying, "life_in", lambda region, _: life(tmp_path, now, sagemaker(region) if region else sagemaker())
     )
     return now
 
@@ -500,21 +523,23 @@ def test_gc_tells_first_deletes_when_told_and_counts_again(tmp_path: Path) -> No
     life(tmp_path).deploy(WANTED)
     looked, said = list[str](), list[str]()
     deploying.gc("other", REGION, True, looked.append)
-    assert looked == [f"0 billable resources left in {REGION}"]
+    assert looked == [f"0 billable resources left in {REGION} of account {ACCOUNT}"]
     deploying.gc("mine", REGION, False, said.append)
     assert len(said) == 4
-    assert said[-1] == f"1 billable resources left in {REGION}; --yes deletes them"
+    assert said[-1] == f"1 billable resources left in {REGION} of account {ACCOUNT}; --yes deletes them"
     assert len(names(sagemaker())) == 3
     deploying.gc("mine", REGION, True, said.append)
-    assert said[-1] == f"0 billable resources left in {REGION}"
+    assert said[-1] == f"0 billable resources left in {REGION} of account {ACCOUNT}"
     assert names(sagemaker()) == set()
 
 
 def test_gc_looks_in_every_region_of_the_ledger(tmp_path: Path, given_time: Time) -> None:
-    Life(sagemaker("eu-west-1"), Ledger(tmp_path / "ledger.jsonl"), given_time, given_time.pause).deploy(WANTED)
+    Life(sagemaker("eu-west-1"), ACCOUNT, Ledger(tmp_path / "ledger.jsonl"), given_time, given_time.pause).deploy(
+        WANTED
+    )
     said = list[str]()
     deploying.gc("mine", None, True, said.append)
-    assert said[-1] == f"0 billable resources left in {REGION}, eu-west-1"
+    assert said[-1] == f"0 billable resources left in {REGION}, eu-west-1 of account {ACCOUNT}"
     assert names(sagemaker("eu-west-1")) == set()
 
 
@@ -558,8 +583,8 @@ def test_an_interrupt_while_waiting_deletes_what_was_made(tmp_path: Path, monkey
             raise KeyboardInterrupt
 
     aws.meta.events.register("before-call.sagemaker.DescribeEndpoint", interrupt)
-    monkeypatch.setattr(deploying, "life_in", lambda region: life(tmp_path, now, aws))
-    with pytest.raises(InterruptedRunError, match=r"interrupted; .* is deleted"):
+    monkeypatch.setattr(deploying, "life_in", lambda region, _: life(tmp_path, now, aws))
+    with pytest.raises(InterruptedRunError, match=r"interrupted; nothing is left of raybench-mine-p3"):
         deploying.deploy(configured(tmp_path), 7200, print)
     assert names(sagemaker()) == set()
 
@@ -582,3 +607,128 @@ def test_a_config_without_an_endpoint_to_deploy_is_refused(tmp_path: Path) -> No
 def test_what_cannot_be_deployed_is_named(old: str, new: str, wanted: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=wanted):
         configured(tmp_path, CONFIG.replace(old, new))
+
+
+def as_account(monkeypatch: pytest.MonkeyPatch, account: str) -> None:
+    """From here on our credentials are a role's of another account."""
+    role = f"arn:aws:iam::{account}:role/other"
+    found = boto3.client("sts", region_name=REGION).assume_role(RoleArn=role, RoleSessionName="other")["Credentials"]
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", found["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", found["SecretAccessKey"])
+    monkeypatch.setenv("AWS_SESSION_TOKEN", found["SessionToken"])
+
+
+OTHER = "210987654321"
+
+
+def test_what_another_accounts_credentials_do_not_find_is_not_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, said, name = configured(tmp_path), list[str](), endpoint_name("mine", "p3")
+    deploying.deploy(config, 7200, print)
+    with monkeypatch.context() as there:
+        as_account(there, OTHER)
+        assert deploying.life_in(REGION, Ear("")).account == OTHER
+        before = (tmp_path / "ledger.jsonl").read_bytes()
+        wanted = f"{name} was made in {REGION} by account {ACCOUNT}, and this is {REGION} as account {OTHER}"
+        with pytest.raises(EndpointError, match=wanted):
+            deploying.teardown(config, said.append)
+        deploying.gc("mine", REGION, True, said.append)
+        assert said == [
+            f"{REGION}: {name}: run mine, made by account {ACCOUNT}: not to be seen as {OTHER}, and may be there",
+            f"0 billable resources left in {REGION} of account {OTHER}",
+        ]
+        assert (tmp_path / "ledger.jsonl").read_bytes() == before
+    assert len(names(sagemaker())) == 3
+
+
+def test_the_same_endpoint_in_two_accounts_is_ended_in_each_by_itself(tmp_path: Path) -> None:
+    being = life(tmp_path)
+    being.deploy(WANTED)
+    for kind in KINDS:
+        being.ledger.write(Entry("create", kind, WANTED.name, OTHER, REGION, "mine", START_NS))
+    play("teardown", being)
+    assert set(being.ledger.open()) == {(OTHER, REGION, kind, WANTED.name) for kind in KINDS}
+
+
+def test_what_is_not_in_this_region_is_not_gone_from_another(tmp_path: Path, given_time: Time) -> None:
+    Life(sagemaker("eu-west-1"), ACCOUNT, Ledger(tmp_path / "ledger.jsonl"), given_time, given_time.pause).deploy(
+        deploying.deployments(configured(tmp_path))[0]
+    )
+    with pytest.raises(EndpointError, match=f"was made in eu-west-1 by account {ACCOUNT}, and this is {REGION} as"):
+        deploying.teardown(configured(tmp_path), print)
+    assert len(names(sagemaker("eu-west-1"))) == 3
+
+
+class Waiting:
+    """A screen and a crew of nobody, for a conductor that plays nothing."""
+
+    def __init__(self, aim: Target) -> None:
+        self.posts = [SimpleNamespace(target=aim)]
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def sat(folder: Path, now: Time, monkeypatch: pytest.MonkeyPatch, load_s: float = 0.0) -> dict[str, Any]:
+    """The experiment in run.json of a run that puts its endpoint under load for so long."""
+    config = configured(folder)
+    matrix, aim = plan(config), target(config, config.experiments[0], None)
+    rundir = RunDir.create(folder / f"run-{now.ns}")
+    crew: Any = Waiting(aim)
+    conductor = Conductor(config, matrix, load_pools(config.payloads, 1, folder), rundir, crew)
+    monkeypatch.setattr("raybench.run.time.time_ns", now)
+    monkeypatch.setattr(Conductor, "_play_on", lambda *_: now.pause(load_s))
+    conductor._play(crew, config.experiments[0])
+    conductor.record()
+    [about] = rundir.manifest()["experiments"]
+    assert crew.said == []
+    return dict(about)
+
+
+def test_deploying_and_idling_are_counted_once_each_and_the_report_says_what_they_cost(
+    tmp_path: Path, given_time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aws = sagemaker()
+    statuses = iter(["Creating", "Creating", "InService"])
+    aws.meta.events.register(
+        "after-call.sagemaker.DescribeEndpoint",
+        lambda parsed, **_: parsed.update(EndpointStatus=next(statuses)) if "EndpointName" in parsed else None,
+    )
+    monkeypatch.setattr(deploying, "life_in", lambda region, _: life(tmp_path, given_time, aws))
+    deploying.deploy(configured(tmp_path), 7200, print)
+    given_time.pause(60.0)
+    first = sat(tmp_path, given_time, monkeypatch, load_s=600.0)
+    assert (first["deploy_s"], first["idle_s"]) == (20.0, 60.0)
+    given_time.pause(30.0)
+    second = sat(tmp_path, given_time, monkeypatch)
+    assert (second.get("deploy_s"), second["idle_s"]) == (None, 30.0)
+    findings, manifest = reported.small_run()
+    told = {key: first[key] for key in ("deploy_s", "idle_s", "price_per_hour", "instance_count")}
+    manifest["experiments"][0] |= told
+    answer = decide(findings.trials, manifest["criteria"], manifest["report"]["payload"])
+    costs = {one.what: (one.seconds, one.usd) for one in run_cost(look(findings, answer, manifest))}
+    assert costs["deploying"] == (20.0, 40.72 * 20.0 / 3600)
+    assert costs["idle"] == (60.0, 40.72 * 60.0 / 3600)
+    assert "under load, $0.226 deploying and $0.679 idle" in page(findings, answer, manifest)
+
+
+def test_an_endpoint_that_the_ledger_does_not_know_has_no_deploy_and_no_idle_time(
+    tmp_path: Path, given_time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life(tmp_path / "somebody else's", given_time).deploy(deploying.deployments(configured(tmp_path))[0])
+    assert not {"deploy_s", "idle_s"} & sat(tmp_path, given_time, monkeypatch).keys()
+    assert not (tmp_path / "ledger.jsonl").exists()
+
+
+def test_an_endpoint_of_that_name_in_two_accounts_has_no_history(tmp_path: Path) -> None:
+    being = life(tmp_path)
+    being.deploy(WANTED)
+    assert [entry.event for entry in being.ledger.history(REGION, WANTED.name)] == ["create", "serves"]
+    being.ledger.write(Entry("create", "endpoint", WANTED.name, OTHER, REGION, "mine", START_NS))
+    assert being.ledger.history(REGION, WANTED.name) == []

@@ -12,14 +12,17 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from simulated import Simulator, simulator
+from waiting import until
 
 from raybench.client.sigv4 import Credentials
 from raybench.client.target import Target
 from raybench.cluster import environment
 from raybench.cluster.part import Post
+from raybench.errors import StorageError
 from raybench.load.arrivals import Closed, Constant, Load
 from raybench.plan import Trial
 from raybench.rows import Prompt
+from raybench.rundir import RunDir
 
 pytestmark = pytest.mark.ray
 
@@ -42,12 +45,12 @@ def running() -> Iterator[Simulator]:
         yield started
 
 
-def crew_of(running: Simulator, actors: int, folder: Path) -> Any:
+def crew_of(running: Simulator, actors: int, folder: Path, **options: Any) -> Any:
     from raybench.cluster.fleet import Crew
 
     keys = Credentials(running.credentials.access_key, running.credentials.secret_key)
     target = Target(running.url, "e", running.credentials.region, "stream", credentials=keys)
-    crew = Crew([Post("e", index, actors, target, {}, folder) for index in range(actors)])
+    crew = Crew([Post("e", index, actors, target, {}, folder) for index in range(actors)], **options)
     crew.gather()
     crew.arm({"p": PROMPTS})
     return crew
@@ -97,6 +100,22 @@ def test_actor_killed_in_a_trial_keeps_its_rows_and_is_replaced_for_the_next(
     assert crew.about[1]["actor"] == "e-1.1"
 
 
+def test_an_error_of_one_actor_stops_the_others_and_costs_none_of_their_rows(
+    running: Simulator, tmp_path: Path
+) -> None:
+    crew = crew_of(running, 2, tmp_path)
+    full = RunDir(tmp_path).segment("full", "e-1").path
+    full.unlink()
+    full.symlink_to("/dev/full")
+    played = crew.play(trial("full", Closed(4), 60.0), 7, lambda batch: None)
+    crew.close()
+    assert isinstance(played.failure, StorageError)
+    assert str(played.failure) == f"{full}: No space left on device"
+    assert played.lost == ("e-1",)
+    assert set(played.rows["actor"].to_pylist()) == {"e-0"}
+    assert sorted(played.rows["seq"].to_pylist()) == list(range(0, 2 * len(played.rows), 2)), "each of its requests"
+
+
 def test_actor_killed_between_trials_is_replaced_before_the_next(running: Simulator, tmp_path: Path) -> None:
     crew = crew_of(running, 2, tmp_path)
     os.kill(crew.about[0]["pid"], signal.SIGKILL)
@@ -106,19 +125,15 @@ def test_actor_killed_between_trials_is_replaced_before_the_next(running: Simula
     assert {row["actor"] for row in played.rows.to_pylist()} == {"e-0.1", "e-1"}
 
 
-def test_consumer_that_sleeps_slows_no_load_and_makes_no_actor_look_dead(
-    running: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from raybench.cluster import collecting
-
-    monkeypatch.setattr(collecting, "SILENCE_S", 1.0)
-    before = len(running.truth())
-    crew = crew_of(running, 2, tmp_path)
+def test_consumer_that_sleeps_slows_no_load_and_makes_no_actor_look_dead(running: Simulator, tmp_path: Path) -> None:
+    """It wakes when the load of 2.2 s is over, which is twice as long as an actor may be silent."""
+    before, planned = len(running.truth()), 220
+    crew = crew_of(running, 2, tmp_path, silence_s=1.0)
     taken_ns: list[int] = []
 
     def seen(batch: pa.Table) -> None:
+        until(lambda: len(running.truth()) - before >= planned, lambda: "the load waits for its consumer")
         taken_ns.append(time.monotonic_ns())
-        time.sleep(1.2)
 
     load = Constant(100.0)
     played = crew.play(trial("slow", load, 2.0), 7, seen)
@@ -127,5 +142,6 @@ def test_consumer_that_sleeps_slows_no_load_and_makes_no_actor_look_dead(
     rows = played.rows.sort_by("seq")
     assert rows["planned_ns"].to_pylist() == load.offsets_ns(7, count=len(rows)).tolist()
     sent = sorted(record["arrived_ns"] for record in running.truth()[before:])
-    assert len(sent) == len(rows) >= 220
-    assert sent[-1] < taken_ns[-2], "the load was over long before its consumer was"
+    assert len(sent) == len(rows) == planned
+    assert sent[-1] - sent[0] > 2e9, "it was as long as planned"
+    assert sent[-1] < taken_ns[0], "the load was over before its consumer had taken anything"

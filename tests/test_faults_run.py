@@ -1,4 +1,7 @@
-"""Whole runs that are killed, stopped and resumed, as a user sees them; few points each, for each takes seconds."""
+"""Whole runs that are killed, stopped and resumed, as a user sees them.
+
+Each point takes seconds: few here, 20 of each in `make faults`.
+"""
 
 import json
 import os
@@ -13,8 +16,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from waiting import until
 
-from raybench.rundir import RunDir
+from raybench.rundir import RunDir, read_segment
 
 pytestmark = pytest.mark.ray
 
@@ -73,6 +77,14 @@ class Command:
             time.sleep(0.05)
         raise AssertionError(f"it came not so far: {self.err.read_text()}")
 
+    def waits(self, run_dir: Path, seconds: float) -> None:
+        """Returns when it has said that it stops, and that much later still tells how its trial goes."""
+        ended, live = self.process.poll, run_dir / "live.json"
+        until(lambda: ended() is not None or "stopping: waiting" in self.err.read_text(), self.err.read_text)
+        then_ns = self.err.stat().st_mtime_ns + round(seconds * 1e9)
+        until(lambda: ended() is not None or live.stat().st_mtime_ns > then_ns, self.err.read_text)
+        assert ended() is None, self.err.read_text()
+
     def end(self) -> tuple[int, str, str]:
         code, err = self.process.wait(timeout=180), self.err.read_text()
         assert "Traceback" not in err
@@ -100,7 +112,7 @@ def abandoned(run_dir: Path) -> Counter[str]:
     for place in (run_dir / "abandoned").glob("*"):
         for spool in (place / "spool").glob("*"):
             for segment in spool.glob("*.rows"):
-                rows = RunDir(place).spooled(spool.name, segment.stem)
+                rows = read_segment(segment)
                 found.update(row.request_id for row in rows if row.request_id)  # none without the simulator
         for part in place.rglob("*.parquet"):
             found.update(pq.read_table(part, partitioning=None)["request_id"].to_pylist())
@@ -111,19 +123,19 @@ def contents(run_dir: Path) -> dict[str, bytes]:
     return {str(path.relative_to(run_dir)): path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.kill_points(1)
 def test_driver_killed_then_resumed_loses_no_completed_row_and_replays_no_finished_trial(
     seed: int, tmp_path: Path
 ) -> None:
-    run_dir, random = tmp_path / "run", Random(seed)
+    run_dir, random, whole = tmp_path / "run", Random(seed), 1 + seed % 2
     first = Command(tmp_path, "run", config(tmp_path), "--out", run_dir, "--no-selftest")
-    first.until(run_dir, trials_done=seed + 1, rows=random.randrange(1, 100))
+    first.until(run_dir, trials_done=whole, rows=random.randrange(1, 100))
     os.kill(first.process.pid, signal.SIGKILL)
     first.process.wait()
     begun = manifest_of(run_dir)
     assert begun["state"] == "running"
     done = [trial["trial_id"] for trial in begun["trials"] if trial["state"] == "done"]
-    assert len(done) == seed + 1
+    assert len(done) == whole
     run = RunDir(run_dir)
     before = {name: run.requests(next(t for t in begun["trials"] if t["trial_id"] == name)) for name in done}
 
@@ -132,7 +144,7 @@ def test_driver_killed_then_resumed_loses_no_completed_row_and_replays_no_finish
     code, out, err = second.end()
     assert code in (0, 3), err
     assert "report:" in out
-    assert f"{seed + 1} trials are done, {2 - seed} are left" in err
+    assert f"{whole} trials are done, {3 - whole} are left" in err
 
     manifest = manifest_of(run_dir)
     assert manifest["state"] == "done"
@@ -158,36 +170,37 @@ def test_driver_killed_then_resumed_loses_no_completed_row_and_replays_no_finish
         assert contents(run_dir) == finished, "resuming a finished run changes nothing"
 
 
-def test_stopped_run_is_resumed_and_says_so(tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
+@pytest.mark.kill_points(1)
+def test_stopped_run_is_resumed_and_says_so(seed: int, tmp_path: Path) -> None:
+    run_dir, random, whole = tmp_path / "run", Random(seed), (seed + 1) % 3
     first = Command(tmp_path, "run", config(tmp_path), "--out", run_dir, "--no-selftest")
-    first.until(run_dir, trials_done=1, rows=20)
+    first.until(run_dir, trials_done=whole, rows=random.randrange(1, 60))
     os.kill(first.process.pid, signal.SIGINT)
     code, _, _ = first.end()
     assert code == 130
     stopped = ids(run_dir)
-    assert [trial["state"] for trial in manifest_of(run_dir)["trials"]] == ["done", "partial", "planned"]
+    states = [trial["state"] for trial in manifest_of(run_dir)["trials"]]
+    assert states == ["done"] * whole + ["partial"] + ["planned"] * (2 - whole)
     code, _, err = Command(tmp_path, "resume", run_dir, "--no-selftest").end()
     assert code in (0, 3), err
     assert [trial["state"] for trial in manifest_of(run_dir)["trials"]] == ["done"] * 3
     assert stopped.keys() <= (ids(run_dir) + abandoned(run_dir)).keys()
 
 
-def test_second_interrupt_ends_at_once_with_one_line_and_every_row_that_was_written(tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    only = config(tmp_path, HANGS, "duration: 60s")
-    only.write_text(only.read_text().replace("faults: {hang: 1.0}", "faults: {hang: 0.02}"))
+@pytest.mark.kill_points(1)
+def test_second_interrupt_ends_at_once_with_one_line_and_every_written_row(seed: int, tmp_path: Path) -> None:
+    run_dir, random = tmp_path / "run", Random(seed)
+    whole = random.randrange(1, 60)
+    script = ", ".join(["null"] * (1 + whole))  # the first request checks the endpoint
+    only = config(tmp_path, HANGS.replace("hang", f"script: [{script}], hang"), "duration: 60s")
     command = Command(tmp_path, "run", only, "--out", run_dir, "--no-selftest")
-    command.until(run_dir, trials_done=0, rows=30)
+    command.until(run_dir, trials_done=0, rows=whole)
     os.kill(command.process.pid, signal.SIGINT)
-    time.sleep(1.0)
-    assert command.process.poll() is None, "it waits for a request that hangs"
-    began_s = time.monotonic()
+    command.waits(run_dir, random.uniform(0.0, 2.0))
     os.kill(command.process.pid, signal.SIGINT)
     code, _, err = command.end()
-    took_s = time.monotonic() - began_s
-    print(f"the second interrupt took {took_s:.1f} s")
     assert code == 130
+    assert "reducing the rows" not in err, "it still waited for requests that hang"
     assert err.strip().splitlines()[-1].startswith("raybench: stopped at once")
     assert manifest_of(run_dir)["state"] == "interrupted"
     truth = [json.loads(line) for line in (run_dir / "truth.jsonl").read_text().splitlines()]

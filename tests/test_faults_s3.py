@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from buckets import BUCKET, StandIn, bucket
 from test_faults_run import abandoned, config, ids
+from waiting import until
 
 from raybench import s3
 from raybench.rundir import RunDir, read_segment
@@ -24,10 +25,12 @@ pytestmark = pytest.mark.ray
 
 HASTE = """\
 import sys
+from functools import partial
 from raybench import fetching
 from raybench.cluster import shipping
-shipping.EVERY_S, shipping.LAST_TRIES = 0.3, 2
-shipping.CAP_BYTES, fetching.ALIVE_S = int(sys.argv.pop(1)), float(sys.argv.pop(1))
+cap_bytes, alive_s = int(sys.argv.pop(1)), float(sys.argv.pop(1))
+shipping.Shipping = partial(shipping.Shipping, every_s=0.3, last_tries=2, cap_bytes=cap_bytes)
+fetching.taken_over = partial(fetching.taken_over, alive_s=alive_s)
 sys.argv[0] = "raybench"
 from raybench.cli import main
 main()
@@ -94,14 +97,15 @@ def manifest_of(path: Path) -> dict[str, Any]:
     return RunDir(path).manifest()
 
 
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.kill_points(1)
 def test_head_death_takes_its_disk_and_the_run_goes_on_elsewhere_from_s3(
     seed: int, standin: StandIn, tmp_path: Path
 ) -> None:
     url, random, there = f"s3://{BUCKET}/runs/r{seed}", Random(seed), tmp_path / "there"
+    whole = (seed + 1) % 3
     store = s3.Store(s3.prefix(url))
     first = Command(there, "run", config(tmp_path), "--out", url, "--no-selftest")
-    first.until(store, trials_done=seed, rows=random.randrange(1, 60))
+    first.until(store, trials_done=whole, rows=random.randrange(1, 60))
     refused = Command(tmp_path / "impatient", "resume", url)
     assert refused.end()[0] == 2, "it still goes on"
     assert "a run is going on in it" in refused.err.read_text()
@@ -113,7 +117,7 @@ def test_head_death_takes_its_disk_and_the_run_goes_on_elsewhere_from_s3(
     assert len(shipped) > 1
     begun = json.loads(store.get("run.json"))
     done = [trial["trial_id"] for trial in begun["trials"] if trial["state"] == "done"]
-    assert len(done) >= seed
+    assert len(done) >= whole
 
     here = tmp_path / "here"
     (tmp_path / "configs").rename(tmp_path / "moved")
@@ -143,8 +147,8 @@ def test_a_refusal_in_the_middle_costs_nothing(standin: StandIn, tmp_path: Path)
     command = Command(tmp_path, "run", config(tmp_path), "--out", url, "--no-selftest")
     command.until(store, trials_done=0, rows=20)
     standin.mood = "503"
-    while standin.refused < 6:  # two rounds, for each is tried three times
-        time.sleep(0.05)
+    until(lambda: standin.refused >= 6 or command.process.poll() is not None)  # two rounds, of three tries each
+    assert command.process.poll() is None, command.err.read_text()
     standin.mood = None
     code, _, err = command.end()
     assert code in (0, 3), err

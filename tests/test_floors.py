@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "raybench"
 FLOORS = [
     ["errors", "rows", "clock", "prices"],
     [
-        *("virtual", "load", "client", "payloads", "rundir", "s3", "analysis.columns", "analysis.metrics"),
+        *("virtual", "load", "client", "payloads", "rundir", "s3", "signals", "analysis.columns", "analysis.metrics"),
         "analysis.stats",
         *("simulator.engine", "simulator.faults", "simulator.profiles", "simulator.wire", "simulator.auth"),
     ],
@@ -26,8 +26,8 @@ FLOORS = [
     ["manifest", "targets", "selftest"],
     ["searching", "publish", "sizing", "practice", "watching", "selftest_text"],
     ["muster"],
-    ["run", "rehearsal", "starter", "comparing"],
-    ["rehearsal_text", "resume", "fetching"],
+    ["run", "rehearsal", "starter", "comparing", "fetching"],
+    ["rehearsal_text", "resume"],
     ["cli"],
     ["__main__"],
 ]

@@ -52,7 +52,7 @@ class World:
         self.seq = 0
         if self.trial:
             self.trial["sitting"] = self.sitting
-            self.segments = [self.run.segment(self.trial["trial_id"], actor) for actor in ACTORS]
+            self.segments = [self.run.segment(self.trial["trial_id"], actor, self.sitting) for actor in ACTORS]
 
     def step(self) -> None:
         trial = self.trial
@@ -74,6 +74,14 @@ class World:
         segment.append(row(self.seq, request_id=name, **of_trial(trial["trial_id"])))
         self.written[trial["trial_id"], name] += 1
         self.seq += 1
+
+    def interrupt(self) -> None:
+        """What a first Ctrl-C does: the run ends with a part of each trial that has rows, whole or not."""
+        for trial in self.manifest["trials"]:
+            if self.run.spool(trial["trial_id"]):
+                self.run.write_part(trial, self.run.requests(trial))
+        self.manifest["state"] = "interrupted"
+        self.run.write_manifest(self.manifest)
 
     def resume(self) -> None:
         """What `raybench resume` does to the directory before it plays."""
@@ -104,8 +112,11 @@ def aside(path: Path) -> Counter[Key]:
     return found
 
 
-def live_until_death(world: World, store: MemoryStore, deadline: int) -> Counter[Key]:
-    """Copies round by round until the machine dies at its `deadline`-th write; the rows that were shipped by then."""
+def live_until_death(world: World, store: MemoryStore, deadline: int, *, stopped: bool) -> Counter[Key]:
+    """Copies round by round until the machine dies at its `deadline`-th write; the rows that were shipped by then.
+
+    If it is `stopped` first, the run ends well there, and the machine dies afterwards.
+    """
     puts, playing, random, copy = 0, False, world.random, Mirror(world.run.path, store)
 
     def meanwhile() -> None:
@@ -128,6 +139,11 @@ def live_until_death(world: World, store: MemoryStore, deadline: int) -> Counter
             copy.round()
             shipped = before
     except DiedError:
+        if stopped and playing:
+            store.meanwhile = lambda: None
+            world.interrupt()
+            copy.round()
+            shipped = +world.written
         return shipped
 
 
@@ -138,7 +154,7 @@ def test_head_death_at_any_write_loses_no_row_that_was_shipped(seed: int, tmp_pa
     path.mkdir()
     world = World(path, random, alone=bool(seed % 2))
     for death in range(3):
-        promised += live_until_death(world, store, random.randrange(2, 40))
+        promised += live_until_death(world, store, random.randrange(2, 40), stopped=random.random() < 0.4)
         written += world.written
         path = tmp_path / f"{death + 1}"
         if mirror.MANIFEST not in store.objects:
@@ -204,6 +220,26 @@ def test_what_waits_is_what_was_not_taken(tmp_path: Path) -> None:
     assert copy.backlog_bytes() == segment.path.stat().st_size - size + 6
 
 
+def test_of_a_worker_only_what_is_of_this_sitting_is_copied_and_counts_as_waiting(tmp_path: Path) -> None:
+    store, run = MemoryStore(), RunDir(tmp_path)
+    for sitting in range(3):
+        run.segment("t", "a", sitting).append(row(sitting))
+    copy = Mirror(tmp_path, store, sitting=2)
+    assert copy.backlog_bytes() == run.segment("t", "a", 2).path.stat().st_size
+    copy.spools(Sittings({"resumed_utc": ["a", "b"]}))
+    assert list(store.objects) == [f"spool/t/a@2.rows.2.{0:012d}"]
+    assert copy.backlog_bytes() == 0
+
+
+def test_a_disk_that_does_not_say_what_it_holds_is_an_error_of_ours(tmp_path: Path) -> None:
+    copy, endless = Mirror(tmp_path, MemoryStore()), tmp_path / "spool" / "t" / "a.rows"
+    endless.parent.mkdir(parents=True)
+    endless.symlink_to(endless)
+    for ask in (copy.backlog_bytes, copy.round, lambda: copy.spools(Sittings({}))):
+        with pytest.raises(StorageError, match=f"{endless}: Too many levels of symbolic links"):
+            ask()
+
+
 def test_only_what_is_new_is_copied_and_run_json_each_time_as_a_sign_of_life(tmp_path: Path) -> None:
     store, run = MemoryStore(), RunDir(tmp_path)
     world = World(tmp_path, Random(0), alone=True)
@@ -220,12 +256,11 @@ def test_only_what_is_new_is_copied_and_run_json_each_time_as_a_sign_of_life(tmp
     assert len(puts) == 1
 
 
-def test_a_large_piece_is_cut_and_put_together_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mirror, "PIECE_BYTES", 100)
+def test_a_large_piece_is_cut_and_put_together_again(tmp_path: Path) -> None:
     store, world = MemoryStore(), World(tmp_path, Random(0), alone=True)
     for _ in range(ROWS):
         world.step()
-    Mirror(tmp_path, store).round()
+    Mirror(tmp_path, store, piece_bytes=100).round()
     assert max(len(data) for key, data in store.objects.items() if key.startswith("spool/")) == 100
     fetch(store, tmp_path / "back")
     assert kept(tmp_path / "back") == world.written
@@ -257,16 +292,47 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
 
 def test_what_is_not_whole_yet_and_the_truth_of_a_simulator_stay_here(tmp_path: Path) -> None:
     store = MemoryStore()
-    for name in ("truth.jsonl", ".report.md.1.tmp", "charts/a.svg", "live.json"):
+    for name in ("truth.jsonl", ".report.md.1.tmp", ".writable", "charts/a.svg", "live.json", ".x.yaml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
     RunDir(tmp_path).write_manifest({"trials": []})
     Mirror(tmp_path, store).round()
-    assert list(store.objects) == ["charts/a.svg", "live.json", ".sitting-0", "run.json"]
+    assert list(store.objects) == [".sitting-0", ".x.yaml", "charts/a.svg", "live.json", "run.json"]
     fetch(store, tmp_path / "back")
-    assert sorted(path.name for path in (tmp_path / "back").rglob("*.*")) == ["a.svg", "run.json"]
+    assert sorted(path.name for path in (tmp_path / "back").rglob("*.*")) == [".x.yaml", "a.svg", "run.json"]
     glimpse(store, tmp_path / "charts")
     assert (tmp_path / "charts" / "live.json").is_file()
+
+
+def test_a_trial_that_is_done_is_not_the_part_of_it_that_an_interrupted_sitting_left(tmp_path: Path) -> None:
+    store, world = MemoryStore(), World(tmp_path, Random(0), alone=True)
+    copy = Mirror(tmp_path, store)
+    copy.round()
+    world.step()
+    world.interrupt()
+    copy.round()
+    world.resume()
+    copy = Mirror(tmp_path, store)
+    copy.round()
+    for _ in range(ROWS + 1):
+        world.step()
+    copy.round()
+    fetch(store, tmp_path / "back")
+    assert {name[0] for _, name in kept(tmp_path / "back")} == {"1"}, "all are of the second sitting"
+    assert sum(kept(tmp_path / "back").values()) == ROWS
+
+
+def test_parts_that_are_copied_again_in_their_own_sitting_still_count(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    store, world = MemoryStore(), World(tmp_path / "run", Random(0), alone=False)
+    Mirror(world.run.path, store).round()
+    for _ in range(ROWS + 1):
+        world.step()
+    for place in ("once", "twice"):
+        Mirror(world.run.path, store).round()
+        store.objects = {key: data for key, data in store.objects.items() if not key.startswith("spool/")}
+        fetch(store, tmp_path / place)
+        assert kept(tmp_path / place) == world.written
 
 
 @pytest.mark.parametrize("key", ["../up", "/etc/x", "requests/../../up", "a/\0"])

@@ -11,8 +11,9 @@ from raybench import manifest as manifests
 from raybench.cluster.monitor import Screen
 from raybench.config import Config, load_config
 from raybench.datasets import load_pools
-from raybench.errors import InputError, RaybenchError
+from raybench.errors import CriteriaMissedError, InputError, RaybenchError
 from raybench.plan import plan
+from raybench.publish import report
 from raybench.resume import left, resume
 from raybench.rundir import RunDir
 
@@ -95,6 +96,27 @@ def test_a_run_that_goes_on_is_not_resumed(stopped: RunDir) -> None:
     with stopped.hold(), pytest.raises(InputError, match="a run is going on in it"):
         resume(stopped.path, "local", Screen())
     assert contents(stopped.path) == before
+
+
+def test_a_run_that_goes_on_is_not_reported_over(stopped: RunDir) -> None:
+    before = contents(stopped.path)
+    with stopped.hold(), pytest.raises(InputError, match="a run is going on in it"):
+        report(stopped.path)
+    assert contents(stopped.path) == before
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [("partial", "no trial can be decided by"), ("done", "no setting meets every criterion")],
+)
+def test_a_gate_says_whether_a_criterion_was_missed_or_nothing_was_whole(
+    stopped: RunDir, state: str, said: str
+) -> None:
+    manifest = stopped.manifest() | {"enforce": True, "criteria": {"latency_mean": 1e-6} if state == "done" else {}}
+    manifest["trials"] = [manifest["trials"][0] | {"state": state}]
+    stopped.write_manifest(manifest)
+    with pytest.raises(CriteriaMissedError, match=f"^{said}$"):
+        report(stopped.path)
 
 
 def test_a_directory_that_is_let_go_can_be_held_again(stopped: RunDir) -> None:

@@ -2,16 +2,19 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from waiting import until
 
 from raybench.rundir import RunDir
 
@@ -81,6 +84,9 @@ def test_a_run_measures_decides_and_can_be_reported_again_byte_for_byte(tmp_path
     assert manifest["state"] == "done"
     assert manifest["simulated"] is True
     assert [trial["state"] for trial in manifest["trials"]] == ["done", "done"]
+    (about,) = manifest["experiments"]
+    crew = {"actors": len(about["actors"]), "ceiling": about["ceiling"]}
+    assert [trial["crew"] for trial in manifest["trials"]] == [crew, crew]
     trials = pq.read_table(run_dir / "trials.parquet").to_pylist()
     assert [trial["ok"] for trial in trials] == [100, 100]
     truth = [json.loads(line) for line in (run_dir / "truth.jsonl").read_text().splitlines()]
@@ -105,6 +111,28 @@ def test_an_interrupt_drains_and_reports_what_there_is(tmp_path: Path) -> None:
     assert json.loads((run_dir / "run.json").read_text())["state"] == "interrupted"
     assert (run_dir / "report.html").is_file()
     assert {row["outcome"] for row in rows_of(run_dir)} <= {"ok"}
+
+
+def processes_of(driver: int) -> list[str]:
+    """Of the Ray that a process started: its session is named after it."""
+    lines = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            lines.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in lines if re.search(rf"/session_[-_0-9]+_{driver}\b", line)]
+
+
+def test_a_termination_before_anything_is_measured_is_one_line_and_leaves_nothing_running(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    process = start("run", config(tmp_path), "--out", run_dir)
+    lines_until(process, "selftest")
+    assert processes_of(process.pid)
+    os.kill(process.pid, signal.SIGTERM)
+    code, _, err = finish(process)
+    assert code == 130
+    assert err.strip().splitlines()[-1].startswith("raybench: stopped at once")
+    assert json.loads((run_dir / "run.json").read_text())["state"] == "interrupted"
+    until(lambda: not processes_of(process.pid), lambda: processes_of(process.pid))
 
 
 def test_an_endpoint_that_refuses_connections_is_one_line_and_exit_5(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """S3 over a real wire, to moto on 127.0.0.1: objects there and back, and every refusal one line."""
 
+import json
 import os
 import socket
 import subprocess
@@ -7,14 +8,18 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from buckets import BUCKET, StandIn, bucket
+from waiting import until
 
 from raybench import fetching, s3
 from raybench.cluster import shipping
+from raybench.cluster.monitor import Screen
 from raybench.cluster.shipping import Shipping
 from raybench.errors import EndpointError, InputError, InterruptedRunError, StorageError
+from raybench.resume import resume
 from raybench.rundir import RunDir
 
 SECRET = "a-secret-of-the-test"
@@ -96,21 +101,26 @@ def said_by(mood: str) -> str:
 
 def test_a_prefix_that_has_something_below_it_is_refused(place: s3.Prefix) -> None:
     s3.free(place)
-    s3.free(place)
+    s3.free(place, claim_s=-1.0)
     s3.Store(place).put("run.json", b"{}")
     with pytest.raises(InputError, match=r"is not empty; name a new or empty prefix with --out"):
         s3.free(place)
 
 
-def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "ANSWER_TIMEOUT_S", 0.2)
+def test_of_two_runs_that_find_a_prefix_free_one_at_most_begins(place: s3.Prefix) -> None:
+    s3.free(place)
+    with pytest.raises(InputError, match=r"another run is about to begin in it; name another prefix with --out"):
+        s3.free(place)
+
+
+def test_a_server_that_says_nothing_is_not_waited_for() -> None:
     answer = threading.Event()
 
     def ask() -> None:
         answer.wait(30)
 
     with pytest.raises(StorageError, match=r"s3://bkt/a: no answer within 0 s"):
-        s3.in_time(ask, s3.Prefix("bkt", "a"))
+        s3.in_time(ask, s3.Prefix("bkt", "a"), 0.2)
     answer.set()
 
 
@@ -166,13 +176,12 @@ def test_a_run_is_whole_in_s3_when_shipping_ends(place: s3.Prefix, tmp_path: Pat
 
 
 def test_s3_that_refuses_at_the_end_is_one_error_that_says_where_the_rows_are(
-    standin: StandIn, place: s3.Prefix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    standin: StandIn, place: s3.Prefix, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(shipping, "EVERY_S", 0.01)
     run = a_run(tmp_path / "run")
 
     def broken_by(error: Exception | None) -> None:
-        with Shipping(run.path, place, said.append):
+        with Shipping(run.path, place, said.append, every_s=0.01):
             standin.mood = "403"
             run.write("report.md", b"the end")
             if error:
@@ -191,29 +200,38 @@ def test_s3_that_refuses_at_the_end_is_one_error_that_says_where_the_rows_are(
 
 
 def test_more_than_may_wait_stops_the_run_and_less_does_not(
-    standin: StandIn, place: s3.Prefix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    standin: StandIn, place: s3.Prefix, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(shipping, "CAP_BYTES", 2 * 2**20)
-    run, said = a_run(tmp_path / "run"), list[str]()
-    ships = Shipping(run.path, place, said.append)
-    ships._round()
-    standin.mood = "503"
-    spool = run.path / "spool" / "t" / "a.rows"
-    spool.parent.mkdir(parents=True)
-    spool.write_bytes(bytes(2**20))
-    ships._round()
-    assert ships.failure is None
-    assert len(said) == 1
-    assert said[0].endswith(f"SlowDown, says the test; the files wait on {socket.gethostname()}")
-    spool.write_bytes(bytes(3 * 2**20))
-    ships._round()
-    assert len(said) == 1, "said once"
-    assert "; 3 MiB wait on" in str(ships.failure)
-    assert f"more than the 2 that may; stopped: all rows are in {run.path} on" in str(ships.failure)
-    standin.mood = None
-    ships._round()
-    assert said[1:] == [f"{place} takes the files of {socket.gethostname()} again"]
+    run, said, spool = a_run(tmp_path / "run"), list[str](), "spool/t/a.rows"
+    with Shipping(run.path, place, said.append, every_s=0.01, cap_bytes=2 * 2**20) as ships:
+        standin.mood = "503"
+        run.write(spool, bytes(2**20))
+        until(lambda: said)
+        assert said[0].endswith(f"SlowDown, says the test; the files wait on {socket.gethostname()}")
+        refused = standin.refused
+        until(lambda: standin.refused >= refused + 6)  # a whole round, of three tries each
+        assert ships.failure is None
+        run.write(spool, bytes(3 * 2**20))
+        until(lambda: ships.failure)
+        assert len(said) == 1, "said once"
+        assert "; 3 MiB wait on" in str(ships.failure)
+        assert f"more than the 2 that may; stopped: all rows are in {run.path} on" in str(ships.failure)
+        standin.mood = None
+        until(lambda: len(said) > 1)
+        assert said[1:] == [f"{place} takes the files of {socket.gethostname()} again"]
     assert s3.Store(place).get("spool/t/a.rows.0.000000000000") == bytes(3 * 2**20)
+
+
+def test_a_bug_in_the_copying_stops_the_run_and_is_told(place: s3.Prefix, tmp_path: Path) -> None:
+    run, said = a_run(tmp_path / "run"), list[str]()
+    manifest = run.manifest()
+    with Shipping(run.path, place, said.append, every_s=0.01) as ships:
+        run.write("run.json", b"{")
+        until(lambda: ships.failure)
+        run.write_manifest(manifest)
+    assert f"copying to {place} broke off: JSONDecodeError" in str(ships.failure)
+    assert f"stopped: all rows are in {run.path}" in str(ships.failure)
+    assert said[0] == str(ships.failure)
 
 
 def test_a_run_that_goes_on_is_not_taken_over_and_a_silent_one_is(
@@ -224,8 +242,7 @@ def test_a_run_that_goes_on_is_not_taken_over_and_a_silent_one_is(
     going_on = pytest.raises(InputError, match=r"a run is going on in it; stop it, or wait")
     with Shipping(run.path, place, said.append), going_on:
         fetching.taken_over(place, said.append)
-    monkeypatch.setattr(fetching, "ALIVE_S", -1.0)
-    path = fetching.taken_over(place, said.append)
+    path = fetching.taken_over(place, said.append, alive_s=-1.0)
     assert RunDir(path).manifest() == run.manifest()
     assert path == Path("runs", place.name)
 
@@ -243,6 +260,46 @@ def test_a_run_that_ended_is_fetched_at_once_and_never_over_another(
     assert RunDir(first).manifest() == RunDir(second).manifest() == run.manifest()
     assert said[1:] == [f"fetched {place} to {first}", f"fetched {place} to {second}"]
     assert fetching.at_hand("some/where", said.append) == Path("some/where")
+
+
+def sat(*resumed_utc: str, state: str = "running", done: int = 0) -> dict[str, Any]:
+    """A run.json of two trials."""
+    trials = [{"trial_id": str(n), "state": "done" if n < done else "planned"} for n in range(2)]
+    return {"name": "n", "run_id": "r", "state": state, "resumed_utc": list(resumed_utc), "trials": trials}
+
+
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        (sat(), sat("B")),
+        (sat("A"), sat("B", state="done", done=2)),
+        (sat(), sat(state="done")),
+        (sat(done=1), sat(done=2)),
+        (sat(state="interrupted", done=1), sat(state="interrupted", done=2)),
+    ],
+    ids=["resumed", "resumed-from-both", "ended", "went-on", "ended-later"],
+)
+def test_a_directory_that_is_behind_its_copy_in_s3_is_not_resumed(
+    here: dict[str, Any], there: dict[str, Any], place: s3.Prefix, tmp_path: Path
+) -> None:
+    run, store = RunDir.create(tmp_path / "run"), s3.Store(place)
+    run.write_manifest(here | {"s3": str(place)})
+    before = (run.path / "run.json").read_bytes()
+    store.put("run.json", json.dumps(there).encode())
+    with pytest.raises(InputError, match=r"has more of the run than its directory here; `raybench resume s3://"):
+        resume(run.path, "local", Screen())
+    assert (run.path / "run.json").read_bytes() == before
+    assert json.loads(store.get("run.json")) == there
+
+
+def test_a_directory_that_is_ahead_of_its_copy_is_resumed_unless_that_still_changes(place: s3.Prefix) -> None:
+    fetching.ahead(sat(), place)
+    s3.Store(place).put("run.json", json.dumps(sat(done=1)).encode())
+    for here in (sat("A", done=1), sat(state="failed", done=1), sat("A", state="done", done=2)):
+        fetching.ahead(here, place)
+    with pytest.raises(InputError, match="a run is going on in it; stop it, or wait"):
+        fetching.ahead(sat(done=1), place)
+    fetching.ahead(sat(done=1), place, alive_s=-1.0)
 
 
 def test_status_asks_s3_how_far_a_run_is(place: s3.Prefix, tmp_path: Path) -> None:

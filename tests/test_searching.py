@@ -143,6 +143,22 @@ def test_run_json_has_each_probe_as_a_trial_and_the_search_with_its_verdict() ->
     assert "of at most 60 min" in entry["sentence"]
 
 
+class Whole(list[dict[str, Any]]):
+    """Entries of run.json, which another experiment may write at any time."""
+
+    def append(self, entry: dict[str, Any]) -> None:
+        assert entry["state"] == "planned"
+        assert entry["search"]
+        super().append(entry)
+
+
+def test_a_probe_is_whole_when_it_enters_run_json() -> None:
+    run = Run(Queue(0.4, servers=4))
+    run.manifest["trials"] = Whole()
+    run.search()
+    assert run.manifest["trials"]
+
+
 def test_a_probe_that_was_stopped_early_is_as_long_as_what_it_was_offered() -> None:
     run = Run(Queue(0.4, servers=4))
     entry = run.search()
@@ -191,19 +207,18 @@ def test_a_search_alone_that_certified_nothing_is_the_answer_itself() -> None:
     assert [phrase.text for sentence in decision.sentences for phrase in sentence] == [entry["sentence"]]
 
 
-def test_a_measurement_that_cannot_be_trusted_ends_the_search_and_is_told(
-    read: Read, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = Run(Queue(0.4, servers=4))
-    late = {"sender": "a", "lag_p99_ms": "900.0", "cpu_s": "1.0", "lag_max_ms": "900.0"}
-    played = run.play
+class LateRun(Run):
+    """One whose actor's loop wakes far too late."""
 
-    def play(one: Trial, seen: Seen) -> pa.Table | None:
-        rows = played(one, seen)
-        run.trials[one.trial_id]["actors"] = [late]
+    def play(self, one: Trial, seen: Seen) -> pa.Table | None:
+        rows = super().play(one, seen)
+        late = {"sender": "a", "lag_p99_ms": "900.0", "cpu_s": "1.0", "lag_max_ms": "900.0"}
+        self.trials[one.trial_id]["actors"] = [late]
         return rows
 
-    monkeypatch.setattr(run, "play", play)
+
+def test_a_measurement_that_cannot_be_trusted_ends_the_search_and_is_told(read: Read) -> None:
+    run = LateRun(Queue(0.4, servers=4))
     entry = run.search()
     assert [each["fault"] for each in entry["probes"]] == ["client_lag"] * 3
     assert searched.faults(run.manifest) == ["client_lag"]

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -17,12 +18,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from buckets import BUCKET, StandIn, bucket
+from typer.testing import CliRunner
 
-from raybench.cluster.submit import FRAME, pack, ship, unpack
+from raybench.cli import app
+from raybench.cluster.submit import FRAME, _submit, pack, ship, unpack
 from raybench.config import load_config
 from raybench.errors import InfrastructureError, InputError
 from raybench.rundir import RunDir
@@ -168,6 +172,34 @@ def test_lines_that_are_cut_short_leave_nothing(tmp_path: Path, cut: int) -> Non
     with pytest.raises(InfrastructureError, match="did not come back whole"):
         unpack(lines[:cut], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+class Jobs:
+    """Takes jobs as Ray's client does, and keeps their entry points."""
+
+    def __init__(self) -> None:
+        self.entries: list[list[str]] = []
+
+    def submit_job(self, entrypoint: str, **_: object) -> str:
+        self.entries.append(shlex.split(entrypoint))
+        return f"job-{len(self.entries)}"
+
+
+def test_the_same_config_submitted_twice_runs_in_two_directories() -> None:
+    jobs: Any = Jobs()
+    for _ in range(2):
+        _submit(jobs, "package", Path("tiny.yaml"), None)
+    first, second = (words[words.index("--out") + 1] for words in jobs.entries)
+    assert first != second
+
+
+def test_a_run_that_was_refused_ships_nothing_of_the_one_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    words = ["run", str(config(tmp_path)), "--out", str(tmp_path / "run"), "--ship"]
+    refused = CliRunner().invoke(app, words)
+    assert isinstance(refused.exception, InputError)
+    assert FRAME not in refused.output
 
 
 @dataclass(frozen=True)
@@ -347,7 +379,7 @@ def test_a_job_is_followed_and_its_run_directory_and_exit_code_come_back(head: H
     assert "Traceback" not in err
     assert out == f"report: {tmp_path / 'run' / 'report.html'}\n"
 
-    (made,) = (path.parent for path in head.folder.glob("ray/session_2*/runtime_resources/**/run/run.json"))
+    (made,) = (path.parent for path in head.folder.glob("ray/session_2*/runtime_resources/**/run-*/run.json"))
     expected = files(made)
     truth = expected.pop("truth.jsonl").splitlines()
     assert files(tmp_path / "run") == expected
@@ -380,6 +412,11 @@ def test_a_job_that_writes_to_s3_comes_back_from_there_and_later_too(
     attached = head.call(ATTACH, job_of(err), str(tmp_path / "later"))
     assert attached.returncode == code
     assert files(tmp_path / "later") == fetched
+    taken, _, said = finish(head.start("submit", config(tmp_path), "--out", url, cwd=tmp_path))
+    assert taken == 2
+    assert f"{url}: is not empty" in said
+    assert "fetched" not in said, "what is there is another run"
+    assert list((tmp_path / "runs").iterdir()) == [path]
     results.mood = "403"
     try:
         denied = head.call(ATTACH, job_of(err), str(tmp_path / "denied"))

@@ -114,7 +114,7 @@ class LoadActor:
         event-loop lag too.
         """
         yield self._signed(REQUESTS.empty_table())
-        segment = RunDir(self.post.run_dir).segment(share.trial.trial_id, self.post.name)
+        segment = RunDir(self.post.run_dir).segment(share.trial.trial_id, self.post.name, self.post.sitting)
         cpu_s, lag_ns = _cpu_s(), list[int]()
         part = Part(share.trial, self.post, share.seed)
         self._attack = attack = self._prepare(part, segment, share.t0_wall_ns)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import ray
-from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raybench.cluster.actor import ABOUT
@@ -28,22 +28,30 @@ class LostActorError(ClusterError):
 
 
 class Collected(NamedTuple):
-    """The rows that came, what the actors said of themselves, and the places of those that went away."""
+    """The rows that came, what the actors said of themselves, and the places of those that went away.
+
+    `failure` is the first error that one of the latter ended with, if one did.
+    """
 
     rows: pa.Table
     told: tuple[dict[str, str], ...]
     gone: set[int]
+    failure: Exception | None = None
 
 
 def collect(
-    streams: Mapping[Any, int], seen: Callable[[pa.Table], None], silence_s: float | None = None
+    streams: Mapping[Any, int],
+    seen: Callable[[pa.Table], None],
+    silence_s: float = SILENCE_S,
+    failed: Callable[[], None] = lambda: None,
 ) -> Collected:
     """Listens to streams of batches, each of the actor at a place, until all end; `seen` gets each batch as it comes.
 
-    Whoever says nothing for `silence_s`, usually SILENCE_S, is given up. That is counted in time spent listening: a
-    `seen` that is slow makes no actor look dead.
+    Whoever says nothing for `silence_s` is given up. That is counted in time spent listening: a `seen` that is slow
+    makes no actor look dead. An error of one actor costs the others nothing: `failed` is called, and they are heard.
     """
     open_, batches, told, gone = dict(streams), [REQUESTS.empty_table()], list[dict[str, str]](), set[int]()
+    failure: Exception | None = None
     listened_s, heard_s = 0.0, dict.fromkeys(streams, 0.0)
     while open_:
         began_s = time.monotonic()
@@ -56,21 +64,23 @@ def collect(
             except StopIteration:
                 del open_[stream]
             except RayTaskError as error:
-                raise _ours(error) from None
-            except (RayActorError, ObjectLostError):
+                gone.add(open_.pop(stream))
+                failure = failure or _ours(error)
+                failed()
+            except RayError:
                 gone.add(open_.pop(stream))
             else:
                 told.extend(_about(batch))
                 batches.append(batch.replace_schema_metadata(REQUESTS.metadata))
                 seen(batch)
-        for stream in [s for s in open_ if listened_s - heard_s[s] > (silence_s or SILENCE_S)]:
+        for stream in [s for s in open_ if listened_s - heard_s[s] > silence_s]:
             gone.add(open_.pop(stream))
-    return Collected(pa.concat_tables(batches).combine_chunks(), tuple(told), gone)
+    return Collected(pa.concat_tables(batches).combine_chunks(), tuple(told), gone, failure)
 
 
 def spooled(post: Post, trial_id: str) -> pa.Table:
     """Runs on an actor's node: the rows that its spool of a trial holds there."""
-    return requests_table(list(RunDir(post.run_dir).spooled(trial_id, post.name)))
+    return requests_table(list(RunDir(post.run_dir).spooled(trial_id, post.name, post.sitting)))
 
 
 def recovered(
@@ -108,9 +118,14 @@ def answers(refs: Sequence[Any], timeout_s: float | None) -> list[Any]:
         raise _ours(error) from None
     except GetTimeoutError:
         raise ClusterError(f"the load actors did not answer within {timeout_s:.0f} s") from None
-    except RayActorError as error:
-        raise LostActorError(f"a load actor died: {str(error).strip().splitlines()[0]}") from None
+    except RayError as error:
+        raise LostActorError(f"a load actor died: {first_line(error)}") from None
     return values
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first, or what it is if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def node_here() -> str:

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raybench import s3
-from raybench.cluster.collecting import answers, node_here
+from raybench.cluster.collecting import answers, first_line, node_here
 from raybench.errors import StorageError
 from raybench.mirror import Mirror, Sittings
 
 START_TIMEOUT_S = 60.0
+LAST_TIMEOUT_S = 10.0
+"""How long the last round may take."""
 
 
 class Told(NamedTuple):
@@ -29,10 +31,11 @@ class Told(NamedTuple):
 
 
 class Courier:
-    """Copies the spools of the node it stands on."""
+    """Copies the spools of a sitting from the node it stands on."""
 
-    def __init__(self, run_dir: Path, place: s3.Prefix) -> None:
-        self._place, self._mirror = place, Mirror(run_dir, s3.Store(place))
+    def __init__(self, run_dir: Path, place: s3.Prefix, sitting: int) -> None:
+        self._place, self._mirror = place, Mirror(run_dir, s3.Store(place), sitting=sitting)
+        self._sittings = Sittings({"resumed_utc": range(sitting)})
 
     def probe(self) -> None:
         """StorageError if this node may not write below the prefix, or cannot reach it in good time."""
@@ -41,14 +44,13 @@ class Courier:
         except StorageError as error:
             raise StorageError(f"{error}, from {socket.gethostname()}") from None
 
-    def round(self, sitting: int) -> Told:
-        """One round of the spools, which are all of the run's sitting."""
-        why = ""
+    def round(self) -> Told:
+        """One round of the spools."""
         try:
-            self._mirror.spools(Sittings({"resumed_utc": range(sitting)}))
+            self._mirror.spools(self._sittings)
         except StorageError as error:
-            why = str(error)
-        return Told(socket.gethostname(), why, self._mirror.backlog_bytes() if why else 0)
+            return Told(socket.gethostname(), str(error), self._mirror.backlog_bytes())
+        return Told(socket.gethostname(), "", 0)
 
 
 class Couriers:
@@ -60,30 +62,45 @@ class Couriers:
         self._standing: dict[str, Any] = {}
         self._under_way: dict[Any, str] = {}
 
+    @property
+    def nodes(self) -> set[str]:
+        """Where one stands."""
+        return set(self._standing)
+
     def post(self, nodes: Iterable[str]) -> None:
-        """Puts a courier on every node that has none and is not ours; StorageError if one of them may not write."""
-        new = sorted({node for node in nodes if node} - {self._here} - self._standing.keys())
+        """Puts a courier on every node that lives, has none and is not ours; none is waited for."""
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
         courier: Any = ray.remote(Courier)
-        for node in new:
+        for node in sorted(alive.intersection(nodes) - {self._here} - self.nodes):
             there = NodeAffinitySchedulingStrategy(node, soft=False)
             options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": there}
-            self._standing[node] = courier.options(**options).remote(self._run_dir, self._place)
-        answers([self._standing[node].probe.remote() for node in new], START_TIMEOUT_S)
+            self._standing[node] = courier.options(**options).remote(self._run_dir, self._place, self._sitting)
+
+    def probe(self) -> None:
+        """StorageError if one of them may not write; ClusterError if one does not say so in good time."""
+        answers([courier.probe.remote() for courier in self._standing.values()], START_TIMEOUT_S)
 
     def round(self) -> list[Told]:
         """What those tell that have ended a round since; those that stand idle begin another; none is waited for."""
+        told, busy = self._ended(0.0), set(self._under_way.values())
+        for node, courier in self._standing.items():
+            if node not in busy:
+                self._under_way[courier.round.remote()] = node
+        return told
+
+    def last(self, within_s: float = LAST_TIMEOUT_S) -> list[Told]:
+        """What is told of one more round of all; what is under way is waited for so long, and so is that round."""
+        return [*self._ended(within_s), *self.round(), *self._ended(within_s)]
+
+    def _ended(self, within_s: float) -> list[Told]:
         told, under_way = [], list(self._under_way)
-        ended = ray.wait(under_way, num_returns=len(under_way), timeout=0)[0] if under_way else []
+        ended = ray.wait(under_way, num_returns=len(under_way), timeout=within_s)[0] if under_way else []
         for ref in ended:
             node = self._under_way.pop(ref)
             try:
                 told.append(ray.get(ref))
-            except RayActorError:
-                del self._standing[node]
+            except RayTaskError as error:
+                told.append(Told(f"node {node}", first_line(error.cause), 0))
             except RayError:
-                continue
-        busy = set(self._under_way.values())
-        for node, courier in self._standing.items():
-            if node not in busy:
-                self._under_way[courier.round.remote(self._sitting)] = node
+                del self._standing[node]
         return told

@@ -22,7 +22,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raybench.cluster import losses
 from raybench.cluster.actor import Share
 from raybench.cluster.calibration import CalibratedActor
-from raybench.cluster.collecting import LostActorError, answers, collect, node_here, recovered
+from raybench.cluster.collecting import (
+    SILENCE_S,
+    LostActorError,
+    answers,
+    collect,
+    first_line,
+    node_here,
+    recovered,
+)
 from raybench.cluster.metrics import Meter
 from raybench.cluster.part import Post
 from raybench.errors import ClusterError, RaybenchError
@@ -40,13 +48,15 @@ OBJECT_STORE_BYTES = 512 * 2**20
 class Played:
     """What a trial left: its rows, what each actor said of itself, and the actors that went away.
 
-    `loss` says what is not known of the latter; see `losses.Loss`.
+    `loss` says what is not known of the latter; see `losses.Loss`. `failure` is the error that one of them ended
+    with, to be raised once the rows are safe.
     """
 
     rows: pa.Table
     actors: tuple[dict[str, str], ...]
     lost: tuple[str, ...]
     loss: dict[str, int] | None = None
+    failure: Exception | None = None
 
 
 @contextmanager
@@ -66,8 +76,7 @@ def cluster(address: str, cpus: int | None = None) -> Iterator[None]:
         else:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError, RayError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ClusterError(f"no Ray cluster at {address!r}: {reason}") from None
+        raise ClusterError(f"no Ray cluster at {address!r}: {first_line(error)}") from None
     try:
         yield
     finally:
@@ -96,9 +105,14 @@ def load_cores(*, here: bool) -> int:
 class Crew:
     """The load actors of one endpoint; they play its trials one after another."""
 
-    def __init__(self, posts: Sequence[Post], turn: int = 0, *, here: bool = False) -> None:
-        """Takes the nodes for load in turn, from the `turn`-th on; with `here`, all actors stand on this node."""
-        self._turn, self._here, self._left = turn, here, set[str]()
+    def __init__(
+        self, posts: Sequence[Post], turn: int = 0, *, here: bool = False, silence_s: float = SILENCE_S
+    ) -> None:
+        """Takes the nodes for load in turn, from the `turn`-th on; with `here`, all actors stand on this node.
+
+        Whoever says nothing for `silence_s` in a trial is lost.
+        """
+        self._turn, self._here, self._left, self._silence_s = turn, here, set[str](), silence_s
         self.posts = list(posts)
         self.about: list[dict[str, Any]] = [{} for _ in posts]
         self.nodes = [""] * len(posts)
@@ -132,7 +146,10 @@ class Crew:
             return str(ray.get_runtime_context().get_node_id())
 
         streams = {actor.warm.options(num_returns="streaming").remote(): place for place, actor in met.items()}
-        self._gone |= collect(streams, lambda batch: None, START_TIMEOUT_S).gone
+        warmed = collect(streams, lambda batch: None, START_TIMEOUT_S)
+        if warmed.failure:
+            raise warmed.failure
+        self._gone |= warmed.gone
         nodes = answers([actor.__ray_call__.remote(node_id) for actor in met.values()], START_TIMEOUT_S)
         for (place, actor), about, node in zip(met.items(), found, nodes, strict=True):
             offset_ns, rtt_ns = _clock_offset(actor)
@@ -179,6 +196,7 @@ class Crew:
     def play(self, trial: Trial, seed: int, seen: Callable[[pa.Table], None]) -> Played:
         """Plays one trial with prompts drawn by `seed`; `seen` gets every batch as it comes.
 
+        An actor that ends with an error stops the others, and is lost with what it had left to do.
         EndpointError if the endpoint does not take the connections that the trial needs.
         """
         self._stopped = False
@@ -188,7 +206,7 @@ class Crew:
         for index, actor in enumerate(self._actors):
             part = Share(trial, seed, t0_wall_ns + self._offsets_ns[index])
             streams[actor.play.options(num_returns="streaming").remote(part)] = index
-        rows, told, gone = collect(streams, seen)
+        rows, told, gone, failure = collect(streams, seen, self._silence_s, self.stop)
         if not gone:
             return Played(rows, told, ())
         self._gone |= gone
@@ -198,7 +216,7 @@ class Crew:
             losses.Lost(self.posts[place], str(self.about[place].get("host", "")), place in found) for place in places
         ]
         loss = losses.complete(trial, lost, [rows, *found.values()], stopped=self._stopped)
-        return Played(loss.rows, told, tuple(one.post.name for one in lost), loss.as_dict())
+        return Played(loss.rows, told, tuple(one.post.name for one in lost), loss.as_dict(), failure)
 
     def ask(self, method: str, *args: Any) -> list[Any]:
         """Calls a method of every actor; the references to their answers."""

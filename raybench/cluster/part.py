@@ -39,6 +39,7 @@ class Post:
     """Where an actor stands: its endpoint, how to speak to it, and which of the endpoint's `actors` it is.
 
     `epoch` counts the actors that were lost at this post before; `tokenizers` count the completions of a payload.
+    `sitting` counts how often the run was resumed.
     """
 
     experiment: str
@@ -50,6 +51,7 @@ class Post:
     keep_text: bool = False
     epoch: int = 0
     tokenizers: Mapping[str, Callable[[str], int]] = field(default_factory=dict)
+    sitting: int = 0
 
     @property
     def name(self) -> str:

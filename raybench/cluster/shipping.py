@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from raybench.errors import InfrastructureError, InterruptedRunError, RaybenchError, StorageError
+from raybench.errors import InfrastructureError, InterruptedRunError, StorageError
 from raybench.mirror import Mirror
 from raybench.s3 import Prefix, Store
 
@@ -35,8 +35,18 @@ class Shipping:
     `failure` is what should stop the run, if anything should. `say` gets a line when S3 begins to refuse, or to take.
     """
 
-    def __init__(self, run_dir: Path, place: Prefix, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        place: Prefix,
+        say: Callable[[str], None],
+        *,
+        every_s: float = EVERY_S,
+        cap_bytes: int = CAP_BYTES,
+        last_tries: int = LAST_TRIES,
+    ) -> None:
         self.run_dir, self.place, self.say = run_dir, place, say
+        self._every_s, self._cap_bytes, self._last_tries = every_s, cap_bytes, last_tries
         self.failure: StorageError | None = None
         self._mirror = Mirror(run_dir, Store(place))
         self._refused: set[str] = set()
@@ -59,7 +69,7 @@ class Shipping:
         self._ending.set()
         try:
             self._thread.join()
-            self._finish(1 if isinstance(error, InterruptedRunError) else LAST_TRIES)
+            self._finish(1 if isinstance(error, InterruptedRunError) else self._last_tries)
             self.say(f"all of it is in {self.place}")
         except StorageError as ours:
             if not isinstance(error, InfrastructureError):
@@ -77,17 +87,24 @@ class Shipping:
 
         couriers = Couriers(self.run_dir, self.place, sitting)
         couriers.post(nodes())
+        couriers.probe()
         with self._lock:
             self._couriers, self._nodes = couriers, nodes
 
     def leave(self) -> None:
-        """Forgets the other nodes: their rows are in this one's parts by now."""
+        """Copies from the other nodes once more, and forgets them."""
         with self._lock:
-            self._couriers = None
+            couriers, self._couriers = self._couriers, None
+        for told in couriers.last() if couriers else ():
+            self._note(*told)
 
     def _go_on(self) -> None:
-        while not self._ending.wait(EVERY_S):
-            self._round()
+        try:
+            while not self._ending.wait(self._every_s):
+                self._round()
+        except Exception as error:  # nobody else would hear of it, and nothing more be copied
+            self.failure = StorageError(f"copying to {self.place} broke off: {error!r}; stopped: {self._where()}")
+            self.say(str(self.failure))
 
     def _round(self) -> None:
         try:
@@ -101,10 +118,7 @@ class Shipping:
                 self._ask(self._couriers)
 
     def _ask(self, couriers: "Couriers") -> None:
-        try:
-            couriers.post(self._nodes())
-        except RaybenchError as error:  # a node that came in place of a lost one: the run can do without its copy
-            self.say(str(error))
+        couriers.post(self._nodes())
         for told in couriers.round():
             self._note(*told)
 
@@ -113,9 +127,9 @@ class Shipping:
             self._refused ^= {host}
             waits = f"{why}; the files wait on {host}" if why else f"{self.place} takes the files of {host} again"
             self.say(waits)
-        if backlog_bytes > CAP_BYTES and not self.failure:
-            waiting = f"{backlog_bytes / MIB:.0f} MiB wait on {host}, more than the {CAP_BYTES / MIB:.0f} that may"
-            self.failure = StorageError(f"{why}; {waiting}; stopped: {self._where()}")
+        if backlog_bytes > self._cap_bytes and not self.failure:
+            waiting, may = f"{backlog_bytes / MIB:.0f} MiB wait on {host}", f"{self._cap_bytes / MIB:.0f}"
+            self.failure = StorageError(f"{why}; {waiting}, more than the {may} that may; stopped: {self._where()}")
 
     def _finish(self, tries: int) -> None:
         for left in reversed(range(tries)):
@@ -124,7 +138,7 @@ class Shipping:
             except StorageError as error:
                 if not left:
                     raise StorageError(f"{error}; not all was copied: {self._where()}") from None
-                time.sleep(EVERY_S)
+                time.sleep(self._every_s)
             else:
                 return
 

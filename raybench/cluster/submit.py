@@ -10,6 +10,7 @@ import base64
 import io
 import logging
 import os
+import secrets
 import shlex
 import shutil
 import tarfile
@@ -29,7 +30,7 @@ from raybench.mirror import fetch
 from raybench.s3 import Prefix, Store, prefix
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobSubmissionClient
+    from ray.job_submission import JobDetails, JobSubmissionClient
 
 PLACE = "raybench-s3"
 """The job's metadata say under this where in S3 its run directory is."""
@@ -170,7 +171,8 @@ def _cluster_errors(what: str) -> Iterator[None]:
 
 def _submit(client: "JobSubmissionClient", folder: str, entry: Path, to: Prefix | None) -> str:
     environ = {**environment.SETTINGS, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
-    words = ["python", "-m", "raybench", "run", str(entry), *ALWAYS, "--out", str(to or "run")]
+    out = str(to or f"run-{secrets.token_hex(4)}")  # Ray unpacks what it was sent before where it is already
+    words = ["python", "-m", "raybench", "run", str(entry), *ALWAYS, "--out", out]
     with _cluster_errors("the cluster does not take the job"):
         return client.submit_job(
             entrypoint=shlex.join(words),
@@ -188,6 +190,8 @@ def _fetch(client: "JobSubmissionClient", job: str, out: Path, screen: Screen, t
         raise InterruptedRunError(
             f"{job} goes on without us: `raybench attach {job}` follows it again, `raybench stop {job}` ends it"
         ) from None
+    if to and not frames and _details(client, job).driver_exit_code == InputError.exit_code:
+        to = None  # nothing was started: what is there is another run
     _bring(frames, to, out, screen)
     return _exit_code(client, job)
 
@@ -226,10 +230,14 @@ async def _follow(client: "JobSubmissionClient", job: str, screen: Screen) -> li
     return frames
 
 
+def _details(client: "JobSubmissionClient", job: str) -> "JobDetails":
+    with _cluster_errors(f"no word of how {job} ended"):
+        return client.get_job_info(job)
+
+
 def _exit_code(client: "JobSubmissionClient", job: str) -> int:
     """What the job's process returned; Ray keeps no code for one that it was asked to stop."""
-    with _cluster_errors(f"no word of how {job} ended"):
-        details = client.get_job_info(job)
+    details = _details(client, job)
     if details.driver_exit_code is not None:
         return details.driver_exit_code
     status = str(details.status.value)

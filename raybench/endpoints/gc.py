@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from raybench.endpoints.aws import describe, pages, tags
 from raybench.endpoints.ledger import KINDS, Kind
-from raybench.endpoints.lifecycle import EXPIRES_TAG, RUN_TAG, Life, describe, pages, tags
-from raybench.errors import EndpointError
+from raybench.endpoints.lifecycle import EXPIRES_TAG, RUN_TAG, Doomed, Life
 
 _LISTS: dict[Kind, tuple[str, str, str, str]] = {
     "endpoint": ("list_endpoints", "Endpoints", "EndpointName", "EndpointArn"),
@@ -18,12 +18,9 @@ _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Left(Doomed):
     """A resource of ours that may go; `why` says what allows it."""
 
-    kind: Kind
-    name: str
-    run: str
     expires: str
     why: str
 
@@ -51,28 +48,26 @@ def _candidates(life: Life, kind: Kind) -> dict[str, str]:
     """ARNs by name: all that the account lists, and what the ledger knows and the listing does not show yet."""
     operation, key, name, arn = _LISTS[kind]
     found = {item[name]: item[arn] for item in pages(getattr(life.aws, operation), key)}
-    for region, of, known in life.ledger.open():
-        if (region, of) == (life.region, kind) and known not in found:
+    for account, region, of, known in life.ledger.open():
+        if (account, region, of) == (life.account, life.region, kind) and known not in found:
             there = describe(life.aws, kind, known)
             found |= {known: there[arn]} if there else {}
     return found
 
 
-def collect(life: Life, found: list[Left]) -> list[EndpointError]:
-    """Deletes what was found, each checked again; what could not be deleted is told, and the rest goes on.
-
-    An endpoint that stays keeps its config and its model, without which it could not be found out about or ended.
-    """
-    failures, staying = [], set[str]()
-    for left in found:
-        if left.name in staying:
-            continue
-        try:
-            life.delete(left.kind, left.name, left.run)
-        except EndpointError as error:
-            failures.append(error)
-            staying.add(left.name)
-    return failures
+def out_of_sight(life: Life, region: str | None, run: str | None) -> list[str]:
+    """What the ledger knows of other accounts and would have been looked for here: one sentence for each name."""
+    wanted = {
+        (entry.region, entry.name, entry.run, entry.account)
+        for entry in life.elsewhere()
+        if entry.account != life.account
+        and region in (None, entry.region)
+        and (entry.run == run if run is not None else entry.expires_s * 10**9 <= life.now_ns())
+    }
+    return [
+        f"{where}: {name}: run {of}, made by account {account}: not to be seen as {life.account}, and may be there"
+        for where, name, of, account in sorted(wanted)
+    ]
 
 
 def _expired(text: str, now_ns: int) -> bool:

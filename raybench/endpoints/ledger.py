@@ -16,14 +16,22 @@ Kind = Literal["endpoint", "endpoint-config", "model"]
 KINDS: tuple[Kind, ...] = ("endpoint", "endpoint-config", "model")
 """The three resources of an endpoint, in the order in which they can be deleted."""
 
+Key = tuple[str, str, Kind, str]
+"""Account, region, kind and name: what makes two resources the same one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One event: `at_ns` since the epoch, `expires_s` since the epoch, `usd_per_hour` of one instance as text."""
+    """One event: `at_ns` since the epoch, `expires_s` since the epoch, `usd_per_hour` of one instance as text.
 
-    event: Literal["create", "gone"]
+    A name means something only within an `account` and a `region`. An endpoint `serves` once it is seen in service,
+    and is `used` until a run lets go of it.
+    """
+
+    event: Literal["create", "serves", "used", "gone"]
     kind: Kind
     name: str
+    account: str
     region: str
     run: str
     at_ns: int
@@ -69,16 +77,24 @@ class Ledger:
             except (ValueError, TypeError):
                 continue
 
-    def open(self) -> dict[tuple[str, Kind, str], Entry]:
-        """The last create of everything not known to be gone, by region, kind and name."""
-        left: dict[tuple[str, Kind, str], Entry] = {}
+    def open(self) -> dict[Key, Entry]:
+        """The last create of everything not known to be gone, by account, region, kind and name."""
+        left: dict[Key, Entry] = {}
         for entry in self.entries():
-            key = (entry.region, entry.kind, entry.name)
+            key = (entry.account, entry.region, entry.kind, entry.name)
             if entry.event == "create":
                 left[key] = entry
-            else:
+            elif entry.event == "gone":
                 left.pop(key, None)
         return left
+
+    def history(self, region: str, name: str) -> list[Entry]:
+        """What became of the one endpoint of that name, from its create on; empty if gone, or one of several."""
+        mine = [e for e in self.entries() if (e.kind, e.region, e.name) == ("endpoint", region, name)]
+        made = [e for key, e in self.open().items() if key[1:] == (region, "endpoint", name)]
+        if len(made) != 1:
+            return []
+        return [e for e in mine[mine.index(made[0]) :] if e.account == made[0].account]
 
 
 def default_ledger() -> Ledger:
