@@ -25,7 +25,7 @@ from raybench.cluster import environment
 from raybench.cluster.monitor import Screen
 from raybench.cluster.part import Post
 from raybench.load.arrivals import Constant
-from raybench.plan import Estimate, Plan, Trial
+from raybench.plan import Forecast, Plan, Trial
 from raybench.rows import Prompt
 from raybench.simulator.process import Simulated, simulated
 
@@ -93,7 +93,7 @@ def play(crew: Any, actors: int, rate: float, screen: Screen) -> Middle:
         middle.seen()
         screen.seen(trial, batch)
 
-    screen.expect(Plan("scale", (trial,), (Estimate("e", "", 1, None, None, simulated=True),)))
+    screen.expect(Plan("scale", (trial,), (Forecast("e", "", 1, None, None, simulated=True),)))
     screen.begin(trial)
     played = crew.play(trial, 7, seen)
     screen.close()

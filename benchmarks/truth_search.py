@@ -20,7 +20,7 @@ import numpy as np
 from raybench.analysis.probe import of_open, of_values
 from raybench.analysis.stats import Values
 from raybench.load.probe import Evidence, Probe, Step
-from raybench.load.search import Hunt, Search, Verdict
+from raybench.load.search import Hunt, Search, SearchVerdict
 from raybench.simulator.engine import Agenda, BatchingEngine
 from raybench.simulator.profiles import Batching, profile
 
@@ -182,10 +182,10 @@ def truth(case: Case) -> float:
     return math.sqrt(low * high)
 
 
-def hunt(case: Case, seed: int) -> tuple[Verdict, list[tuple[Probe, Evidence]]]:
+def hunt(case: Case, seed: int) -> tuple[SearchVerdict, list[tuple[Probe, Evidence]]]:
     """One search with one seed."""
     server, search = Server(case, seed), Hunt(case.search)
-    while not isinstance(probe := search.next(), Verdict):
+    while not isinstance(probe := search.next(), SearchVerdict):
         search.tell(server.play(probe))
     return probe, search.played
 

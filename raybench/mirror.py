@@ -35,7 +35,7 @@ LEFT_OUT = {MANIFEST, "truth.jsonl"}
 
 PIECE = re.compile(r"(?P<spool>spool/(?P<trial>[^/]+)/[^/]+\.rows)\.(?P<sitting>\d+)\.(?P<start>\d+)")
 ASIDE = re.compile(r"abandoned/sitting-(?P<sitting>\d+)/")
-OURS = re.compile(r"\.(sitting-\d+|writable|.*\.tmp)")
+OURS = re.compile(r"\.(sitting-\d+|writable.*|.*\.tmp)")
 """No files of a run: what is not whole yet, and what stands only in the copy. A config may have a dot in front."""
 
 COPIED = "where a raybench run is copied to"

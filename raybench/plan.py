@@ -56,7 +56,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class Forecast:
     """What one experiment will take: seconds of load, and USD for its instances in that time; None is unknown.
 
     The USD of a simulated endpoint are what a real one would have cost.
@@ -76,19 +76,19 @@ class Plan:
 
     name: str
     trials: tuple[Trial, ...]
-    estimates: tuple[Estimate, ...]
+    forecasts: tuple[Forecast, ...]
 
     @property
     def seconds(self) -> float | None:
         """Seconds of load of the whole run, experiments being measured in parallel; None if one is unknown."""
-        each = [estimate.seconds for estimate in self.estimates if estimate.seconds is not None]
-        return max(each, default=0.0) if len(each) == len(self.estimates) else None
+        each = [forecast.seconds for forecast in self.forecasts if forecast.seconds is not None]
+        return max(each, default=0.0) if len(each) == len(self.forecasts) else None
 
     @property
     def usd(self) -> float | None:
         """USD of all experiments; None if one is unknown."""
-        each = [estimate.usd for estimate in self.estimates if estimate.usd is not None]
-        return sum(each) if len(each) == len(self.estimates) else None
+        each = [forecast.usd for forecast in self.forecasts if forecast.usd is not None]
+        return sum(each) if len(each) == len(self.forecasts) else None
 
     def of(self, experiment: str) -> tuple[Trial, ...]:
         """The trials of one experiment, in order."""
@@ -116,7 +116,7 @@ def plan(config: Config) -> Plan:
     for experiment in config.experiments:
         if all(trial.experiment != experiment.name for trial in trials):
             raise config.wrong(f"no load is for '{experiment.name}'", "a load for each experiment", "loads")
-    return Plan(config.name, tuple(trials), tuple(_estimate(experiment, trials) for experiment in config.experiments))
+    return Plan(config.name, tuple(trials), tuple(_forecast(experiment, trials) for experiment in config.experiments))
 
 
 def _trials(config: Config) -> Iterator[tuple[Trial, int]]:
@@ -236,12 +236,12 @@ def _round_s(experiment: Experiment, payload: PayloadSpec, load: Closed) -> floa
     return None
 
 
-def _estimate(experiment: Experiment, trials: list[Trial]) -> Estimate:
+def _forecast(experiment: Experiment, trials: list[Trial]) -> Forecast:
     mine = [trial.expected_s for trial in trials if trial.experiment == experiment.name]
     known = [seconds for seconds in mine if seconds is not None]
     seconds = sum(known) if len(known) == len(mine) else None
     usd = cost_usd(experiment.usd_per_hour, seconds)
     instance = f"{experiment.instance_count} x {experiment.instance_type}"
-    return Estimate(
+    return Forecast(
         experiment.name, instance, len(mine), seconds, usd, isinstance(experiment.endpoint, SimulatedEndpoint)
     )

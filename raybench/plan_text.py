@@ -5,7 +5,7 @@ from typing import Any
 
 from raybench.analysis.spoken import aligned, dollars, lasting
 from raybench.load.search import Search
-from raybench.plan import Estimate, Plan, Trial
+from raybench.plan import Forecast, Plan, Trial
 
 
 def text(plan: Plan) -> str:
@@ -13,7 +13,7 @@ def text(plan: Plan) -> str:
     trials = ("experiment", "payload", "load", "repeat", "warm-up", "measured", "about")
     costs = ("experiment", "instances", "trials", "about", "cost")
     upper = aligned([trials, *map(_trial_cells, plan.trials)])
-    lower = aligned([costs, *map(_cost_cells, plan.estimates)])
+    lower = aligned([costs, *map(_cost_cells, plan.forecasts)])
     count = f"{len(plan.trials)} trial{'s' if len(plan.trials) > 1 else ''}"
     most = "at most " if any(isinstance(trial.load, Search) for trial in plan.trials) else ""
     total = f"{count}, {most}{lasting(plan.seconds)} of load with endpoints in parallel, {dollars(plan.usd)}"
@@ -27,7 +27,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         for trial in plan.trials
     ]
     total = {"expected_s": plan.seconds, "expected_usd": plan.usd}
-    return {"name": plan.name, **total, "experiments": [asdict(each) for each in plan.estimates], "trials": trials}
+    return {"name": plan.name, **total, "experiments": [asdict(each) for each in plan.forecasts], "trials": trials}
 
 
 def _trial_cells(trial: Trial) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ def _trial_cells(trial: Trial) -> tuple[str, ...]:
     return trial.experiment, trial.payload, load, str(trial.repeat), warmup, measured, about
 
 
-def _cost_cells(each: Estimate) -> tuple[str, ...]:
+def _cost_cells(each: Forecast) -> tuple[str, ...]:
     usd = "not billed" if each.simulated else dollars(each.usd)
     usd = f"{dollars(each.usd)}, not billed" if each.simulated and each.usd is not None else usd
     return each.experiment, each.instance, str(each.trials), lasting(each.seconds), usd

@@ -107,7 +107,7 @@ class Rehearsal:
         """Seconds of load of one experiment; of the run, its experiments being measured in parallel."""
         if experiment is not None:
             return sum(each.seconds for each in self.of(experiment))
-        return max(self.seconds(estimate.experiment) for estimate in self.plan.estimates)
+        return max(self.seconds(forecast.experiment) for forecast in self.plan.forecasts)
 
     def usd(self, experiment: str | None = None) -> float | None:
         """USD of one experiment or of all, while they are measured; None if one has no price."""

@@ -79,7 +79,7 @@ def as_dict(rehearsal: Rehearsal) -> dict[str, Any]:
     ]
     experiments = [
         {"experiment": name, "seconds": rehearsal.seconds(name), "usd": rehearsal.usd(name)}
-        for name in (estimate.experiment for estimate in rehearsal.plan.estimates)
+        for name in (forecast.experiment for forecast in rehearsal.plan.forecasts)
     ]
     total = {"seconds": rehearsal.seconds(), "usd": rehearsal.usd()}
     return {"name": rehearsal.plan.name, **total, "experiments": experiments, "trials": trials, "searches": searches}
@@ -120,11 +120,11 @@ def _short(rehearsal: Rehearsal, metric: str) -> str:
 
 
 def _cost_cells(rehearsal: Rehearsal) -> Iterator[tuple[str, ...]]:
-    for estimate in rehearsal.plan.estimates:
-        seconds, usd = rehearsal.seconds(estimate.experiment), rehearsal.usd(estimate.experiment)
+    for forecast in rehearsal.plan.forecasts:
+        seconds, usd = rehearsal.seconds(forecast.experiment), rehearsal.usd(forecast.experiment)
         cost = f"{dollars(usd)}, not billed: simulated"
-        trials = str(len(rehearsal.of(estimate.experiment)))
-        yield estimate.experiment, estimate.instance, trials, lasting(seconds), cost
+        trials = str(len(rehearsal.of(forecast.experiment)))
+        yield forecast.experiment, forecast.instance, trials, lasting(seconds), cost
 
 
 def _seconds(seconds: float | None) -> str:

@@ -15,7 +15,7 @@ from raybench.analysis.metrics import Requests
 from raybench.analysis.reduce import reduce_trial
 from raybench.analysis.searched import FAULTS
 from raybench.clock import NS_PER_S, Clock, monotonic_ns
-from raybench.cluster.search import Play, Played, Searched, Seen, play_search
+from raybench.cluster.search import Play, PlayedProbe, Searched, Seen, play_search
 from raybench.cluster.search_text import sentence
 from raybench.load.search import Search
 from raybench.plan import Trial
@@ -63,7 +63,7 @@ class _Playing:
 
     def __init__(self, trial: Trial, wanted: Search, stage: Stage) -> None:
         self.trial, self.wanted, self.stage = trial, wanted, stage
-        self._over: list[Played] = []
+        self._over: list[PlayedProbe] = []
         self._stopped = False
 
     def play(self, one: Trial, seen: Seen) -> pa.Table | None:
@@ -104,7 +104,7 @@ class _Playing:
         invalid = (reason.code for reason in reasons if reason.makes is validity.Valid.INVALID)
         return next((code for code in invalid if code in FAULTS), None)
 
-    def told(self, played: Played) -> None:
+    def told(self, played: PlayedProbe) -> None:
         """Says how a probe went, and keeps it."""
         seen, probe = played.seen, played.probe
         rate = f" at {probe.rate:g}/s" if probe.rate else ""

@@ -15,11 +15,11 @@ from raybench.client.target import Target
 from raybench.clock import monotonic_ns
 from raybench.cluster import environment
 from raybench.cluster.part import Post
-from raybench.cluster.search import LOOK_S, Played, Seen, play_search, probe_trial
+from raybench.cluster.search import LOOK_S, PlayedProbe, Seen, play_search, probe_trial
 from raybench.cluster.search_text import sentence
 from raybench.load.arrivals import Closed, Poisson
 from raybench.load.probe import Step
-from raybench.load.search import Offered, Search, Verdict
+from raybench.load.search import Offered, Search, SearchVerdict
 from raybench.plan import Trial
 from raybench.rows import REQUESTS, Prompt, Row, requests_table
 from raybench.rundir import RunDir
@@ -105,9 +105,9 @@ SEARCH = Search("latency_p99", 1.0, start=4.0, certify_s=120.0)
 
 
 def test_a_queue_is_loaded_as_far_as_its_waits_allow_and_no_further() -> None:
-    queue, told = Queue(0.4, servers=4), list[Played]()
+    queue, told = Queue(0.4, servers=4), list[PlayedProbe]()
     found = play_search(trial(SEARCH), SEARCH, queue.play, queue.stop, queue.clock, told=told.append)
-    assert isinstance(found.verdict, Verdict)
+    assert isinstance(found.verdict, SearchVerdict)
     assert found.verdict.rate is not None
     assert 5.0 < found.verdict.rate < 10.0, "four servers of 0.4 s answer ten a second"
     assert found.verdict.failing is not None
@@ -180,7 +180,7 @@ def test_the_fleet_plays_a_search_and_leaves_each_probe_on_the_disk(tmp_path: Pa
     from raybench.cluster.fleet import Crew, cluster
 
     search = Search("latency_p99", 0.25, start=100.0, certify_s=2.0, warmup_s=0.5, max_s=400.0)
-    parent, done = trial(search), list[Played]()
+    parent, done = trial(search), list[PlayedProbe]()
     with simulator({"serial": SERIAL}) as running, cluster("local", cpus=2):
         keys = Credentials(running.credentials.access_key, running.credentials.secret_key)
         target = Target(running.url, "serial", "us-west-2", route="stream", dialect="tgi", credentials=keys)

@@ -16,7 +16,7 @@ from raybench.cluster.live import Live, Snapshot, Spread
 from raybench.cluster.monitor import Screen
 from raybench.cluster.view import clock, duration, headline, line, view
 from raybench.load.arrivals import Closed
-from raybench.plan import Estimate, Plan, Trial
+from raybench.plan import Forecast, Plan, Trial
 from raybench.rows import Row, requests_table
 
 
@@ -51,7 +51,7 @@ def plan(*trials: Trial) -> Plan:
     names = dict.fromkeys(each.experiment for each in trials)
     of = {name: sum(each.experiment == name for each in trials) for name in names}
     return Plan(
-        "bench", trials, tuple(Estimate(name, "1 x ml.g5.xlarge", of[name], 120, 0.5, False) for name in names)
+        "bench", trials, tuple(Forecast(name, "1 x ml.g5.xlarge", of[name], 120, 0.5, False) for name in names)
     )
 
 

@@ -89,7 +89,7 @@ def test_a_load_may_be_for_some_payloads_and_experiments_only(planned: Planned) 
 def test_time_is_that_of_the_slowest_experiment_and_money_that_of_all(planned: Planned) -> None:
     both = planned(TWO_BY_TWO)
     assert both.seconds == 8 * 70
-    assert [each.usd for each in both.estimates] == pytest.approx([8 * 70 / 3600 * 72, 8 * 70 / 3600 * 3.6])
+    assert [each.usd for each in both.forecasts] == pytest.approx([8 * 70 / 3600 * 72, 8 * 70 / 3600 * 3.6])
     assert both.usd == pytest.approx(8 * 70 / 3600 * 75.6)
 
 
@@ -210,7 +210,7 @@ def test_the_demo_fits_into_a_minute_and_a_half_and_its_last_trials_hold_a_p95()
     demo = plan(load_config(CONFIGS / "quickstart.yaml"))
     assert demo.seconds is not None
     assert demo.seconds <= 85
-    assert len(demo.estimates) == 2
+    assert len(demo.forecasts) == 2
     assert {trial.load.label for trial in demo.trials} == {"closed-1", "closed-2", "closed-4", "closed-8"}
     for trial in demo.trials:
         if trial.load in (Closed(4), Closed(8)):

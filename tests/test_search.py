@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from raybench.analysis import probe as probes
 from raybench.analysis import stats
 from raybench.load.probe import ALLOWED, BLOCKS, FEWEST, Evidence, Probe, Step, bound, doubts, least_bound, llr
-from raybench.load.search import LOWER, RATIO, Alone, Hunt, Offered, Search, Verdict
+from raybench.load.search import LOWER, RATIO, Alone, Hunt, Offered, Search, SearchVerdict
 from raybench.rows import Outcome, Row, requests_table
 
 SEARCH = Search("latency_p99", 1.0)
@@ -43,10 +43,10 @@ def seen(probe: Probe, share: float, paid_s: float | None = None) -> Evidence:
     return Evidence(planned, late, planned / (probe.rate or 1.0) if paid_s is None else paid_s, blocks=blocks)
 
 
-def hunt(truth: Truth, search: Search = SEARCH, usd_per_hour: float | None = None) -> tuple[Verdict, Hunt]:
+def hunt(truth: Truth, search: Search = SEARCH, usd_per_hour: float | None = None) -> tuple[SearchVerdict, Hunt]:
     """A whole search against a truth without noise."""
     hunted = Hunt(search, usd_per_hour)
-    while not isinstance(probe := hunted.next(), Verdict):
+    while not isinstance(probe := hunted.next(), SearchVerdict):
         hunted.tell(seen(probe, truth(probe.rate)))
     return probe, hunted
 
@@ -157,7 +157,7 @@ def test_a_start_that_is_too_high_is_halved() -> None:
 
 def test_a_rate_that_fails_its_certifying_trial_is_lowered_by_five_percent() -> None:
     hunted = Hunt(SEARCH)
-    while not isinstance(probe := hunted.next(), Verdict):
+    while not isinstance(probe := hunted.next(), SearchVerdict):
         known = seen(probe, 0.0 if probe.rate < 4.0 else 0.2)
         burst = [(240, 0)] * 9 + [(240, 22)]
         certain = probe.step is not Step.CERTIFY or probe.rate < 3.0
@@ -181,7 +181,7 @@ def test_nothing_is_certified_where_no_rate_passes() -> None:
 
 def test_a_lower_rate_that_fails_on_a_second_look_widens_the_bracket() -> None:
     hunted, looked = Hunt(Search("latency_p99", 1.0, max_s=1e5)), False
-    while not isinstance(probe := hunted.next(), Verdict):
+    while not isinstance(probe := hunted.next(), SearchVerdict):
         share = step_at(3.0 if looked else 5.7)(probe.rate)
         looked |= probe.step is Step.RECHECK
         if probe.step is Step.RECHECK and share == 0:
@@ -200,7 +200,7 @@ def test_a_fault_of_the_load_generator_ends_the_search() -> None:
         assert hunted.next() == Probe(index, Step.SANITY, 0.0, 600.0), "two are forgiven, and played again"
         hunted.tell(Evidence(30, 0, 30.0, fault="the client was late"))
     verdict = hunted.next()
-    assert isinstance(verdict, Verdict)
+    assert isinstance(verdict, SearchVerdict)
     assert verdict.reason == "probe-02-sanity: the client was late"
     assert verdict.seconds == 90.0, "they are paid for"
     with pytest.raises(ValueError, match="over"):
@@ -243,7 +243,7 @@ def test_a_low_rate_is_certified_for_long_enough() -> None:
 @given(st.data())
 def test_a_rate_whose_certifying_trial_failed_is_never_claimed(data: st.DataObject) -> None:
     hunted = Hunt(Search("latency_p99", 1.0, max_s=data.draw(st.floats(100, 20_000))))
-    while not isinstance(probe := hunted.next(), Verdict):
+    while not isinstance(probe := hunted.next(), SearchVerdict):
         assert math.isfinite(probe.rate)
         share = data.draw(st.sampled_from([0.0, 0.003, 0.008, 0.02, 0.2]))
         hunted.tell(replace(seen(probe, share), rising=data.draw(st.booleans())))

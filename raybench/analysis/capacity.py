@@ -16,7 +16,7 @@ DEMANDS = (1, 10, 100, 1_000, 10_000)
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class Supply:
     """So many instances, and USD a month (None without a price), for a demand in requests a minute."""
 
     demand: float
@@ -24,14 +24,14 @@ class Need:
     usd_per_month: float | None
 
 
-def need(row: Mapping[str, Any], demand: float) -> Need | None:
+def need(row: Mapping[str, Any], demand: float) -> Supply | None:
     """What a setting, a row of TRIALS, needs for a demand; None where it served nothing."""
     served = row["transactions_per_minute"]
     if not served:
         return None
     copies = max(1, math.ceil(demand / (served * (1 - HEADROOM))))
     instances, price = copies * (row["instance_count"] or 1), row["price_per_hour"]
-    return Need(demand, instances, None if price is None else instances * price * MONTH_H)
+    return Supply(demand, instances, None if price is None else instances * price * MONTH_H)
 
 
 @dataclass(frozen=True, slots=True)

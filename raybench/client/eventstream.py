@@ -30,7 +30,7 @@ class FrameError(Exception):
     """The bytes are no event stream: a wrong checksum, an impossible length or header."""
 
 
-class Run(NamedTuple):
+class FrameRun(NamedTuple):
     """Frames that follow each other with the same headers: those, the offset after each frame, and each payload."""
 
     headers: Mapping[str, Value]
@@ -38,7 +38,7 @@ class Run(NamedTuple):
     payloads: list[bytes]
 
 
-def runs(data: bytes, most: int = RUN_FRAMES) -> Iterator[Run]:
+def runs(data: bytes, most: int = RUN_FRAMES) -> Iterator[FrameRun]:
     """The whole frames in `data`, in runs of at most `most`; raises FrameError at the first bad one."""
     at = 0
     while (run := _run(data, at, most)).ends:
@@ -46,15 +46,15 @@ def runs(data: bytes, most: int = RUN_FRAMES) -> Iterator[Run]:
         at = run.ends[-1]
 
 
-def _run(data: bytes, at: int, most: int) -> Run:
+def _run(data: bytes, at: int, most: int) -> FrameRun:
     """The run that starts at `at` and stops before a bad frame; raises FrameError if its first is bad."""
     ends, payloads = list[int](), list[bytes]()
     size, last_start = len(data), len(data) - _PRELUDE.size
     if at > last_start:
-        return Run({}, ends, payloads)
+        return FrameRun({}, ends, payloads)
     total, header_bytes = _lengths(data[at : at + _PRELUDE.size])
     if at + total > size:
-        return Run({}, ends, payloads)
+        return FrameRun({}, ends, payloads)
     block = data[at + _PRELUDE.size : at + _PRELUDE.size + header_bytes]
     few = header_bytes <= _KNOWN_BYTES
     plan, headers = (_known_plan, _known_headers) if few else (_plan, _headers)
@@ -77,7 +77,7 @@ def _run(data: bytes, at: int, most: int) -> Run:
     except FrameError:
         if not ends:
             raise
-    return Run(headers(block), ends, payloads)
+    return FrameRun(headers(block), ends, payloads)
 
 
 def _lengths(prelude: bytes) -> tuple[int, int]:

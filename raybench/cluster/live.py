@@ -18,7 +18,7 @@ import pyarrow as pa
 from raybench.analysis.metrics import Requests
 from raybench.analysis.stats import Values, interval_floor
 from raybench.cluster.actor import SENDER
-from raybench.plan import Estimate, Plan, Trial
+from raybench.plan import Forecast, Plan, Trial
 from raybench.prices import cost_usd
 
 RATE_S = 10.0
@@ -67,7 +67,7 @@ class Playing:
 
     plan: tuple[Trial, ...]
     usd_per_hour: float | None
-    estimate: Estimate
+    forecast: Forecast
     trial: Trial | None = None
     held_from_s: float | None = None
     held_to_s: float | None = None
@@ -165,7 +165,7 @@ class Playing:
         self.count()
         trial = self.trial
         return {
-            "experiment": self.estimate.experiment,
+            "experiment": self.forecast.experiment,
             "trial_id": trial.trial_id if trial else None,
             "trial": self.place if trial else 0,
             "trials": len(self.plan),
@@ -184,8 +184,8 @@ class Playing:
             **{f"latency_{name}_needs": self._needs(q) for name, q in QUANTILES.items()},
             "lateness_p99_s": self.lateness.quantile(0.99),
             "spent_usd": self.spent_usd(now_s),
-            "planned_usd": self.estimate.usd,
-            "simulated": self.estimate.simulated,
+            "planned_usd": self.forecast.usd,
+            "simulated": self.forecast.simulated,
             "heard_s_ago": {actor: now_s - at_s for actor, at_s in sorted(self.heard_s.items())},
         }
 
@@ -209,10 +209,10 @@ class Live:
         self._began_s = clock()
         self._lock = threading.Lock()
         self._playing = {
-            estimate.experiment: Playing(
-                plan.of(estimate.experiment), usd_per_hour.get(estimate.experiment), estimate
+            forecast.experiment: Playing(
+                plan.of(forecast.experiment), usd_per_hour.get(forecast.experiment), forecast
             )
-            for estimate in plan.estimates
+            for forecast in plan.forecasts
         }
 
     def begin(self, trial: Trial) -> None:

@@ -14,7 +14,7 @@ from raybench.analysis.probe import evidence, so_far
 from raybench.analysis.stats import Values
 from raybench.clock import NS_PER_S, Clock
 from raybench.load.probe import Evidence, Probe, Step, bound
-from raybench.load.search import Alone, Hunt, Offered, Search, Verdict
+from raybench.load.search import Alone, Hunt, Offered, Search, SearchVerdict
 from raybench.plan import Trial
 
 LOOK_S = 1.0
@@ -27,7 +27,7 @@ Play = Callable[[Trial, Seen], pa.Table | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class PlayedProbe:
     """A probe as it went: the trial that holds its rows, and what they show."""
 
     trial: Trial
@@ -55,8 +55,8 @@ class Searched:
 
     trial: Trial
     search: Search
-    verdict: Verdict | None
-    probes: tuple[Played, ...]
+    verdict: SearchVerdict | None
+    probes: tuple[PlayedProbe, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values, for run.json."""
@@ -76,14 +76,14 @@ def play_search(
     usd_per_hour: float | None = None,
     past: Callable[[Trial], pa.Table | None] = lambda trial: None,
     distrust: Callable[[Trial, pa.Table], str | None] = lambda trial, rows: None,
-    told: Callable[[Played], None] = lambda played: None,
+    told: Callable[[PlayedProbe], None] = lambda played: None,
 ) -> Searched:
     """Plays the probes of a search until its verdict.
 
     `stop` makes the trial that plays plan nothing more; `past` gives the rows of a trial that was played to its end
     before; `distrust` says what is wrong with a trial's measurement, `told` hears of each probe once it is over.
     """
-    hunt, probes = Hunt(search, usd_per_hour), list[Played]()
+    hunt, probes = Hunt(search, usd_per_hour), list[PlayedProbe]()
     while isinstance(probe := hunt.next(), Probe):
         one = probe_trial(trial, search, probe)
         rows = past(one)
@@ -93,7 +93,7 @@ def play_search(
             return Searched(trial, search, None, tuple(probes))
         seen = evidence(search, probe, rows)
         seen = replace(seen, fault=seen.fault or distrust(one, rows))
-        probes.append(Played(one, probe, seen, hunt.tell(seen)))
+        probes.append(PlayedProbe(one, probe, seen, hunt.tell(seen)))
         told(probes[-1])
     return Searched(trial, search, probe, tuple(probes))
 

@@ -73,7 +73,7 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class SearchVerdict:
     """How a hunt ended: the `rate` that is certified, if any, and the bracket.
 
     `passed` is the highest rate that passed, `failing` the least that failed; `monotone` is False where a lower rate
@@ -107,16 +107,16 @@ class Hunt:
         self._failing: float | None = None
         self._certified: float | None = None
         self._monotone: bool | None = None
-        self._next: Probe | Verdict = Probe(0, Step.SANITY, 0.0, SANITY_S)
+        self._next: Probe | SearchVerdict = Probe(0, Step.SANITY, 0.0, SANITY_S)
 
-    def next(self) -> Probe | Verdict:
+    def next(self) -> Probe | SearchVerdict:
         """The probe to play now, or the verdict; the same until `tell`."""
         return self._next
 
     def tell(self, seen: Evidence) -> bool:
         """Takes the evidence of the probe that `next` named, all of it, and returns whether it passed."""
         probe = self._next
-        if isinstance(probe, Verdict):
+        if isinstance(probe, SearchVerdict):
             raise ValueError("the hunt is over")
         self.played.append((probe, seen))
         self.spent_s += seen.paid_s
@@ -150,14 +150,14 @@ class Hunt:
         elif probe.step is Step.CERTIFY and passed:
             self._certified = probe.rate
 
-    def _plan(self, probe: Probe, passed: bool) -> Probe | Verdict:
+    def _plan(self, probe: Probe, passed: bool) -> Probe | SearchVerdict:
         if self._certified is not None:
             return self._end(None) if probe.step is Step.RECHECK else self._recheck()
         if probe.step is Step.CERTIFY:
             return self._certify(probe.rate * LOWER)
         return self._bracket()
 
-    def _bracket(self) -> Probe | Verdict:
+    def _bracket(self) -> Probe | SearchVerdict:
         """Doubles until something fails, halves until something passes, then narrows, then certifies."""
         low, high = max(self._passed, default=None), self._failing
         if low is None and high is None:
@@ -176,11 +176,11 @@ class Hunt:
             return self._certify(low / RATIO)
         return self._short(step, rate)
 
-    def _short(self, step: Step, rate: float) -> Probe | Verdict:
+    def _short(self, step: Step, rate: float) -> Probe | SearchVerdict:
         seconds = min(_short_s(rate), self._left_s)
         return self._probe(step, rate, seconds) if seconds > 0 else self._end("the budget is spent")
 
-    def _certify(self, rate: float) -> Probe | Verdict:
+    def _certify(self, rate: float) -> Probe | SearchVerdict:
         if self._certifying_s(rate) > self._left_s:
             return self._end("the budget has no room for a certifying trial")
         warmup_s = self.search.warmup_s
@@ -190,7 +190,7 @@ class Hunt:
         """Seconds of a trial that can certify the rate: of a low one it takes longer to see enough requests."""
         return self.search.warmup_s + max(self.search.certify_s, 1.25 * FEWEST / rate)
 
-    def _recheck(self) -> Probe | Verdict:
+    def _recheck(self) -> Probe | SearchVerdict:
         """One rate that passed, well below the certified one."""
         assert self._certified is not None
         below = [rate for rate in self._passed if rate * RATIO < self._certified]
@@ -206,11 +206,11 @@ class Hunt:
         """Seconds that both budgets leave."""
         return self.search.most_s(self.usd_per_hour) - self.spent_s
 
-    def _end(self, reason: str | None) -> Verdict:
+    def _end(self, reason: str | None) -> SearchVerdict:
         usd = cost_usd(self.usd_per_hour, self.spent_s)
         passed, failing = max(self._passed, default=None), self._failing
         probes = len(self.played)
-        return Verdict(self._certified, passed, failing, probes, self.spent_s, usd, self._monotone, reason)
+        return SearchVerdict(self._certified, passed, failing, probes, self.spent_s, usd, self._monotone, reason)
 
 
 def _short_s(rate: float) -> float:

@@ -25,7 +25,7 @@ class Counter(Protocol):
 
 def counter(tokenizer_path: Path | None) -> Counter:
     """The counter of a `tokenizer.json`, or the estimate when there is none; InputError if it cannot be read."""
-    return Estimate() if tokenizer_path is None else Tokenizer(tokenizer_path)
+    return Estimator() if tokenizer_path is None else Tokenizer(tokenizer_path)
 
 
 def estimate_tokens(text: str) -> int:
@@ -33,7 +33,7 @@ def estimate_tokens(text: str) -> int:
     return estimated_tokens(len(text.split()))
 
 
-class Estimate:
+class Estimator:
     """Counts by `estimate_tokens`."""
 
     source: ClassVar[Source] = Source.ESTIMATE

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raybench.analysis.capacity import DEMANDS, HEADROOM, MONTH_H, Need, need, spent
+from raybench.analysis.capacity import DEMANDS, HEADROOM, MONTH_H, Supply, need, spent
 from raybench.report.cells import Cell, Configuration
 from raybench.report.columns import Rows
 from raybench.report.text import clean, count, listed, usd
@@ -17,15 +17,15 @@ _WHAT = {"load": "under load", "deploy": "deploying", "idle": "idle"}
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Choice:
     """One configuration at the setting to choose, or its nearest miss, and what that needs for each demand."""
 
     cell: Cell
     passes: bool
-    needs: list[Need]
+    needs: list[Supply]
 
 
-def lines(view: View) -> list[Line]:
+def lines(view: View) -> list[Choice]:
     """One per configuration on the data set asked about, those that pass first, then by price of the last demand."""
     found = []
     for experiment in view.configurations:
@@ -34,17 +34,17 @@ def lines(view: View) -> list[Line]:
         needs = [need(cell.row, demand) for demand in DEMANDS] if cell else []
         known = [one for one in needs if one is not None]
         if cell is not None and known:
-            found.append(Line(cell, winner is not None, known))
+            found.append(Choice(cell, winner is not None, known))
     return sorted(found, key=lambda line: (not line.passes, line.needs[-1].usd_per_month or 0.0))
 
 
-def cheapest(found: Sequence[Line], place: int) -> Line | None:
+def cheapest(found: Sequence[Choice], place: int) -> Choice | None:
     """The line that passes and costs least at a demand."""
     known = [line for line in found if line.passes and line.needs[place].usd_per_month is not None]
     return min(known, key=lambda line: line.needs[place].usd_per_month or 0.0, default=None)
 
 
-def steps(found: Sequence[Line]) -> Rows:
+def steps(found: Sequence[Choice]) -> Rows:
     """USD a month over demand, as the chart draws it."""
     rows: Rows = []
     for line in found:
@@ -67,7 +67,7 @@ def steps(found: Sequence[Line]) -> Rows:
     return rows
 
 
-def said(found: Sequence[Line]) -> str:
+def said(found: Sequence[Choice]) -> str:
     """How far one copy of the cheapest goes, and whether the cheapest changes with demand."""
     best = [cheapest(found, place) for place in range(len(DEMANDS))]
     known = [(demand, line) for demand, line in zip(DEMANDS, best, strict=True) if line is not None]

@@ -56,7 +56,7 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CellLine:
     """One cell: its name, how often it was played in each run, a remark on it, and what is shown of each metric."""
 
     name: str
@@ -95,7 +95,7 @@ def metrics(comparison: Comparison) -> list[str]:
     return [metric for metric in NAMES if metric in present]
 
 
-def lines(comparison: Comparison) -> list[Line]:
+def lines(comparison: Comparison) -> list[CellLine]:
     """A line for each cell that was compared."""
     heads, named = metrics(comparison), labels(comparison)
     found = []
@@ -103,7 +103,7 @@ def lines(comparison: Comparison) -> list[Line]:
         if not pair.uncalled:
             shown = {change.metric: shown_of(change) for change in pair.changes}
             cells = tuple(shown.get(metric) for metric in heads)
-            found.append(Line(named[pair.key], _played(pair), _remark(pair), cells))
+            found.append(CellLine(named[pair.key], _played(pair), _remark(pair), cells))
     return found
 
 

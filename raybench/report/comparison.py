@@ -85,7 +85,7 @@ def markdown(comparison: Comparison) -> str:
     )
 
 
-def _markdown_line(line: compared.Line) -> list[str]:
+def _markdown_line(line: compared.CellLine) -> list[str]:
     name = f"{line.name} ({line.played}{f'; {line.remark}' if line.remark else ''})"
     shown = [
         "–" if one is None else " ".join(part for part in (one.glyph, one.change, one.interval) if part)

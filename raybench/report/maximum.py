@@ -17,7 +17,7 @@ RULE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ProbeLine:
     """One probe: what was offered, how much of it was late, and what that means."""
 
     step: str
@@ -32,16 +32,16 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
+class SearchCard:
     """One search: what came of it in a sentence; kind is pass, none, or unsure where it was interrupted."""
 
     kind: str
     sentence: str
     notes: list[str]
-    lines: list[Line]
+    lines: list[ProbeLine]
 
 
-def searches(view: View) -> list[Search]:
+def searches(view: View) -> list[SearchCard]:
     """The searches of a run, in the order of its plan."""
     return [_search(each) for each in view.manifest.get("searches", ())]
 
@@ -60,20 +60,20 @@ def in_markdown(view: View) -> list[tuple[str, list[list[str]]]]:
     ]
 
 
-def _search(found: Mapping[str, Any]) -> Search:
+def _search(found: Mapping[str, Any]) -> SearchCard:
     verdict = found["verdict"]
     kind = "unsure" if verdict is None else "none" if verdict["rate"] is None else "pass"
     notes = []
     if verdict is not None and verdict["monotone"] is False:
         notes.append("A lower rate failed after a higher one had passed: the endpoint's capacity varies.")
     sentence = clean(found["sentence"], SENTENCE_CHARS)
-    return Search(kind, sentence, notes, [_line(probe) for probe in found["probes"]])
+    return SearchCard(kind, sentence, notes, [_line(probe) for probe in found["probes"]])
 
 
-def _line(probe: Mapping[str, Any]) -> Line:
+def _line(probe: Mapping[str, Any]) -> ProbeLine:
     requests, late = probe["requests"], probe["late"]
     state, glyph, said = _meaning(probe)
-    return Line(
+    return ProbeLine(
         step=clean(probe["step"]),
         rate=f"{plain(probe['rate'])}/s" if probe["rate"] else "one at a time",
         requests=requests,
