@@ -23,7 +23,7 @@ check: .venv/dev  ## the quick half of `make test`: format, lint, types, and the
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not ray and not browser"
+	$(BIN)/pytest -n auto --dist loadfile -m "not ray and not browser"
 
 bench: .venv/dev  ## performance figures, each as a ratio against a baseline of the same run
 	$(BIN)/python -m benchmarks

@@ -1,10 +1,10 @@
-"""The fault matrix: `python tests/faults.py` plays the tests of every row and prints what came of it.
+"""The fault matrix: `python tests/faults.py [ROW …]` plays the tests of each row and prints what came of it.
 
 A row holds where every one of its tests passed; one that nothing tests, or whose tests are skipped, does not count.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,12 +116,12 @@ MATRIX = (
 class Watched:
     """A pytest plugin that keeps how each test ended."""
 
-    def __init__(self) -> None:
-        self.ended: dict[str, str] = {}
+    def __init__(self, matrix: Sequence[Fault]) -> None:
+        self.matrix, self.ended = matrix, dict[str, str]()
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Leaves only the tests of the matrix."""
-        wanted = [prefix for fault in MATRIX for prefix in fault.tests]
+        wanted = [prefix for fault in self.matrix for prefix in fault.tests]
         items[:] = [item for item in items if any(name_of(item.nodeid).startswith(prefix) for prefix in wanted)]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -140,23 +140,27 @@ def name_of(nodeid: str) -> str:
     return nodeid.removeprefix("tests/")
 
 
-def main() -> int:
-    """0 if no test of the matrix failed; rows that nothing tests are printed, and are no failure."""
-    watched = Watched()
-    files = sorted({prefix.partition("::")[0] for fault in MATRIX for prefix in fault.tests})
-    words = ["--tb=short", f"--kill-points={KILL_POINTS}", *sys.argv[1:]]
+def main(*names: str) -> int:
+    """0 if no test of the rows failed; rows that nothing tests are printed, and are no failure."""
+    matrix = [fault for fault in MATRIX if not names or fault.name in names]
+    if unknown := set(names) - {fault.name for fault in matrix}:
+        print(f"no row {', '.join(sorted(unknown))}; {', '.join(fault.name for fault in MATRIX)}", file=sys.stderr)
+        return 2
+    watched = Watched(matrix)
+    files = sorted({prefix.partition("::")[0] for fault in matrix for prefix in fault.tests})
+    words = ["--tb=short", f"--kill-points={KILL_POINTS}"]
     code = pytest.main([*(str(HERE / file) for file in files), *words], plugins=[watched])
     held = 0
     print(f"\n{'fault':<40}{'promised':<58}{'tests':>5}  held")
-    for fault in MATRIX:
+    for fault in matrix:
         ended = list(watched.of(fault))
         holds = bool(ended) and set(ended) == {"passed"}
         held += holds
         worst = next((how for how in ("failed", "absent", "skipped") if how in ended), "not built")
         print(f"{fault.name:<40}{fault.promise:<58}{len(ended):>5}  {'yes' if holds else worst}")
-    print(f"{held}/{len(MATRIX)}")
+    print(f"{held}/{len(matrix)}")
     return int(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))
