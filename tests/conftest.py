@@ -1,5 +1,7 @@
 """What every test may use: nothing here patches what is measured."""
 
+import signal
+
 import pytest
 
 
@@ -11,3 +13,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test marked `kill_points(n)` is played with n seeds, or as many as are asked for."""
     if mark := metafunc.definition.get_closest_marker("kill_points"):
         metafunc.parametrize("seed", range(max(mark.args[0], metafunc.config.getoption("--kill-points"))))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A shell that starts pytest beside other things has it, and so our commands, ignore SIGINT: tests send some."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
