@@ -169,6 +169,8 @@ def test_every_criterion_has_a_unit_and_only_times_are_in_seconds() -> None:
 
 def test_no_throughput_has_no_price_and_fails_a_limit_on_it() -> None:
     assert states(made("a", 1, None, None, requests_per_s=0.0), cost_per_10k=5.0) == [(Standing.FAIL, math.inf)]
+    nothing_good = made("a", 1, 9.0, 5.0, requests_per_s=3.0, good_token_throughput=0.0)
+    assert states(nothing_good, price_per_1m_good_tokens=5.0) == [(Standing.FAIL, math.inf)]
 
 
 def test_no_error_meets_an_error_budget_of_zero_although_no_sample_could_prove_it() -> None:

@@ -133,13 +133,19 @@ def settings(trials: Sequence[Facts], criteria: Mapping[str, float]) -> tuple[Se
     return tuple(Setting(row, states(row, criteria)) for row in together)
 
 
+_SERVED = {
+    "price_per_1m_output_tokens": "completion_token_throughput",
+    "price_per_1m_good_tokens": "good_token_throughput",
+}
+"""What a price is of; all others are of requests."""
+
+
 def _state(row: Facts, criterion: str, limit: float) -> State:
     column = criterion_column(criterion)
     value, low, high = (row.get(column + end) for end in ("", "_low", "_high"))
     if value is None:
-        endless = column in (row.get("beyond") or ()) or (
-            criterion_unit(criterion) == "USD" and row.get("requests_per_s") == 0
-        )
+        served = _SERVED.get(column, "requests_per_s")
+        endless = column in (row.get("beyond") or ()) or (criterion_unit(criterion) == "USD" and row.get(served) == 0)
         standing = Standing.FAIL if endless else Standing.MISSING
         return State(criterion, standing, limit, None, None, None, math.inf if endless else None)
     within = value <= limit
