@@ -82,7 +82,9 @@ class Command:
         ended, live = self.process.poll, run_dir / "live.json"
         until(lambda: ended() is not None or "stopping: waiting" in self.err.read_text(), self.err.read_text)
         then_ns = self.err.stat().st_mtime_ns + round(seconds * 1e9)
-        until(lambda: ended() is not None or live.stat().st_mtime_ns > then_ns, self.err.read_text)
+        until(
+            lambda: ended() is not None or (live.is_file() and live.stat().st_mtime_ns > then_ns), self.err.read_text
+        )
         assert ended() is None, self.err.read_text()
 
     def end(self) -> tuple[int, str, str]:
