@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -82,9 +83,13 @@ class Command:
         ended, live = self.process.poll, run_dir / "live.json"
         until(lambda: ended() is not None or "stopping: waiting" in self.err.read_text(), self.err.read_text)
         then_ns = self.err.stat().st_mtime_ns + round(seconds * 1e9)
-        until(
-            lambda: ended() is not None or (live.is_file() and live.stat().st_mtime_ns > then_ns), self.err.read_text
-        )
+
+        def tells() -> bool:
+            with suppress(FileNotFoundError):  # it is written once a second, from the first trial on
+                return live.stat().st_mtime_ns > then_ns
+            return False
+
+        until(lambda: ended() is not None or tells(), self.err.read_text)
         assert ended() is None, self.err.read_text()
 
     def end(self) -> tuple[int, str, str]:
