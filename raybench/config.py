@@ -29,13 +29,13 @@ REGIONS = (
 
 TIMES = tuple(
     f"{metric}_{statistic}"
-    for metric, (unit, _) in SPREADS.items()
-    if unit == "s"
+    for metric, spread in SPREADS.items()
+    if spread.unit == "s"
     for statistic in ("mean", *QUANTILES)
 )
 """Criteria in seconds."""
 
-STREAMED = ("ttft", "itl", "worst_gap", "tpot")
+STREAMED = tuple(metric for metric, spread in SPREADS.items() if spread.streamed)
 """Metrics that need a reply in pieces."""
 
 COSTS = (*ALIASES, *(metric for metric, (unit, _) in RATES.items() if unit == "USD"))

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 from raybench.load.arrivals import (
     MAX_CONCURRENCY,
     MAX_RATE,
+    MAX_THINK_S,
+    MIN_RATE,
     Closed,
     Constant,
     Gamma,
@@ -16,10 +18,10 @@ from raybench.load.arrivals import (
     Ramp,
     Replay,
 )
-from raybench.load.search import Search
+from raybench.load.search import USUAL, Search
 from raybench.strict import Distinct, File, Model, OneOrMore, Seconds, Slice, wrong
 
-Rate = Annotated[float, Field(gt=0, le=MAX_RATE)]
+Rate = Annotated[float, Field(ge=MIN_RATE, le=MAX_RATE)]
 Concurrency = Annotated[int, Field(ge=1, le=MAX_CONCURRENCY)]
 
 
@@ -50,7 +52,7 @@ class ClosedLoad(LoadModel):
 
     kind: Literal["closed"]
     concurrency: Annotated[tuple[Concurrency, ...], OneOrMore, Distinct]
-    think_time_s: Seconds = Field(default=0.0, alias="think_time", ge=0, le=3600)
+    think_time_s: Seconds = Field(default=0.0, alias="think_time", ge=0, le=MAX_THINK_S)
 
     def arrivals(self) -> Iterator[Load]:
         """One load for each concurrency."""
@@ -133,10 +135,10 @@ class SearchLoad(ForSome):
     kind: Literal["search"]
     metric: Literal["ttft_p99", "latency_p99"]
     limit_s: Seconds = Field(alias="limit", gt=0, le=3600)
-    start: Rate = 1.0
-    certify_s: Seconds = Field(default=600.0, alias="certify", ge=10, le=86400)
-    warmup_s: Seconds = Field(default=30.0, alias="warmup", ge=0, le=3600)
-    max_minutes: float = Field(default=60.0, gt=0, le=7 * 1440)
+    start: Rate = USUAL.start
+    certify_s: Seconds = Field(default=USUAL.certify_s, alias="certify", ge=10, le=86400)
+    warmup_s: Seconds = Field(default=USUAL.warmup_s, alias="warmup", ge=0, le=3600)
+    max_minutes: float = Field(default=USUAL.max_s / 60, gt=0, le=7 * 1440)
     max_usd: float | None = Field(default=None, gt=0, le=1e6)
 
     duration_s: ClassVar[None] = None

@@ -7,10 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from raybench import targets
+from raybench.client.bodies import request
 from raybench.client.http import Reply
 from raybench.client.sagemaker import SageMakerClient
-from raybench.clock import Clock, run_virtually
-from raybench.cluster.part import Part, Post, request
+from raybench.clock import Clock
+from raybench.cluster.part import Part, Post
 from raybench.cluster.search import Seen
 from raybench.config import Config
 from raybench.load.attack import Attack
@@ -21,7 +22,7 @@ from raybench.simulator.faults import Faults
 from raybench.simulator.process import Simulated
 from raybench.simulator.server import EndpointSpec, serve
 from raybench.specs import Experiment, SimulatedEndpoint
-from raybench.virtual import VirtualNetwork
+from raybench.virtual import VirtualNetwork, run_virtually
 
 LATENCY_S, JITTER_S = 0.0001, 0.0001
 """The network of a rehearsal: that of one machine, and enough disorder that slots do not march in step."""

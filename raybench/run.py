@@ -23,7 +23,7 @@ from raybench.cluster.search import Seen
 from raybench.cluster.shipping import Shipping
 from raybench.config import Config
 from raybench.datasets import load_pools
-from raybench.deploying import let_go, note_held
+from raybench.endpoints.holding import let_go, note_held
 from raybench.errors import InterruptedRunError, RaybenchError, StorageError
 from raybench.load.search import Search
 from raybench.muster import Muster

@@ -1,4 +1,4 @@
-"""Experiments and payloads of the config file; `datasets.py` and `loads.py` have what is in them."""
+"""Experiments of the config file and their endpoints; `datasets.py` has the payloads, `loads.py` the loads."""
 
 import re
 from collections.abc import Mapping
@@ -177,6 +177,8 @@ class Experiment(Model):
     def _fits(self) -> Self:
         if self.route == "openai" and self.dialect != "openai":
             raise wrong(f"the openai route does not speak {self.dialect}", "dialect: openai", "dialect")
+        if self.route == "openai" and isinstance(self.endpoint, ExistingEndpoint) and self.endpoint.variant:
+            raise wrong("the openai route reaches no variant of one's choice", "route: invoke or stream", "route")
         if isinstance(self.endpoint, SimulatedEndpoint) and self.dialect not in (
             "openai",
             self.endpoint.profile.dialect,

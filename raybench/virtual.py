@@ -1,4 +1,4 @@
-"""A network in virtual time: connections made of memory, so that both ends of a protocol run in one process.
+"""Virtual time, which never waits, and a network in it: both ends of a protocol run in one process, in memory.
 
 Code that opens connections through its loop needs no change: `create_server` binds a name in this loop and
 `create_connection` finds it there. Bytes arrive in the order they were written, one latency later; a write is one
@@ -8,16 +8,66 @@ arrival, never joined with another and never cut. Both ends see the same clock.
 import asyncio
 import errno
 import os
+import selectors
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
-from raybench.clock import VirtualLoop
+from raybench.clock import NS_PER_S, Clock
+
+T = TypeVar("T")
 
 Protocols = Callable[[], asyncio.BaseProtocol]
 
 FIRST_PORT = 49152
+
+
+class VirtualSelector(selectors.SelectSelector):
+    """A selector that advances its own clock by the time it was asked to wait, instead of waiting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_ns = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if ready:
+            return ready
+        if timeout is None:
+            raise RuntimeError("virtual time stands still: nothing is scheduled and nothing is running")
+        self.now_ns += max(0, round(timeout * NS_PER_S))
+        return []
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An asyncio loop in virtual time: sleeps cost nothing, and the same program gives the same instants."""
+
+    def __init__(self) -> None:
+        self.selector = VirtualSelector()
+        super().__init__(self.selector)
+        self._clock_resolution = 1e-9
+
+    def time(self) -> float:
+        return self.selector.now_ns / NS_PER_S
+
+    def now_ns(self) -> int:
+        """The virtual instant, as a `Clock`."""
+        return self.selector.now_ns
+
+    def block(self, seconds: float) -> None:
+        """Lets time pass while nothing else runs, as a callback that computes or blocks does."""
+        self.selector.now_ns += round(seconds * NS_PER_S)
+
+
+def run_virtually(main: Callable[[Clock], Coroutine[Any, Any, T]], loop: VirtualLoop | None = None) -> T:
+    """Runs `main(clock)` to its end in virtual time, on `loop` or a new one, and returns what it returns."""
+    loop = loop or VirtualLoop()
+    try:
+        return loop.run_until_complete(main(loop.now_ns))
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
 
 
 class VirtualNetwork(VirtualLoop):

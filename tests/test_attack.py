@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from raybench.clock import NS_PER_S, Clock, run_virtually, sleep_until
+from raybench.clock import NS_PER_S, Clock, sleep_until
 from raybench.errors import StorageError
 from raybench.load.attack import Attack, Identity, Span
 from raybench.rows import Exchange, Outcome, Prompt, Request, Row
+from raybench.virtual import run_virtually
 
 MS = 1_000_000
 T0 = 5 * NS_PER_S

@@ -2,6 +2,8 @@
 
 import json
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,33 @@ def test_credentials_that_cannot_be_refreshed_are_one_line(tmp_path: Path) -> No
     freeze = chain()
     with pytest.raises(EndpointError, match=r"refreshed: [^\n]+$"):
         freeze()
+
+
+def test_a_role_that_may_not_be_assumed_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(
+        "[profile low]\naws_access_key_id = AKID\naws_secret_access_key = s\n"
+        "[profile high]\nrole_arn = arn:aws:iam::123456789012:role/high\nsource_profile = low\nregion = us-west-2\n"
+    )
+    denied = (
+        "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>not you</Message></Error>"
+        "</ErrorResponse>"
+    )
+
+    class Sts(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(403)
+            self.end_headers()
+            self.wfile.write(denied.encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Says nothing on stderr."""
+
+    with HTTPServer(("127.0.0.1", 0), Sts) as sts:
+        threading.Thread(target=sts.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{sts.server_port}")
+        monkeypatch.setenv("AWS_PROFILE", "high")
+        freeze = chain()
+        with pytest.raises(EndpointError, match=r"refreshed: [^\n]*not you$"):
+            freeze()
+        sts.shutdown()

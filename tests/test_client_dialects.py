@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raybench.client.dialects import DIALECTS, body, dialect_named
+from raybench.client.target import ROUTES
 from raybench.client.transcript import RecordError, Transcript
 from raybench.errors import InputError
+from raybench.load.search import METRICS
+from raybench.loads import SearchLoad
 from raybench.rows import max_tokens
 from raybench.specs import Experiment
 
@@ -36,6 +39,8 @@ def streamed(dialect: str, *records: Any) -> Transcript:
 
 def test_the_config_allows_every_dialect_and_no_other() -> None:
     assert get_args(Experiment.model_fields["dialect"].annotation) == tuple(DIALECTS)
+    assert get_args(Experiment.model_fields["route"].annotation) == ROUTES
+    assert get_args(SearchLoad.model_fields["metric"].annotation) == METRICS
 
 
 @pytest.mark.parametrize("dialect", ["tgi", "lmi"])

@@ -27,7 +27,8 @@ from raybench.client.http import (
     connect,
     tls_context,
 )
-from raybench.clock import NS_PER_S, Clock, monotonic_ns, run_virtually
+from raybench.clock import NS_PER_S, Clock, monotonic_ns
+from raybench.virtual import run_virtually
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
 PLAIN = b"HTTP/1.1 200 OK\r\nX-Amzn-RequestId: r-1\r\nContent-Length: 5\r\n\r\nhello"

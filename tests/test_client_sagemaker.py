@@ -11,14 +11,17 @@ from canned import cut, exception, part, reply
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated import Simulator, simulator
+from world import whole
 
 from raybench.client import dialects
 from raybench.client.http import Failure, Reply
 from raybench.client.sagemaker import SageMakerClient
 from raybench.client.sigv4 import Credentials
 from raybench.client.target import Target, Timeouts
+from raybench.clock import Clock
 from raybench.errors import EndpointError
 from raybench.rows import Exchange, Outcome, Prompt, Request
+from raybench.virtual import VirtualNetwork, run_virtually
 
 EVENTS = {"content-type": "application/vnd.amazon.eventstream"}
 KEY = Credentials("AKID", "secret")
@@ -424,3 +427,28 @@ def test_nobody_listening_is_one_clear_line_when_opening_and_a_row_when_sending(
     said = asyncio.run(main())
     assert (said.outcome, said.error_code) == (Outcome.CONNECTION_ERROR, "ConnectFailed")
     assert (said.sent_ns, said.connection_reused) == (None, False)
+
+
+def test_one_request_at_a_time_needs_one_connection_however_many_are_open() -> None:
+    used = set[int]()
+
+    class Peer(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.Transport)
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            used.add(id(self))
+            self.transport.write(whole())
+
+    async def main(clock: Clock) -> None:
+        await network.create_server(Peer, "peer.test", 80)
+        client = SageMakerClient(Target("http://peer.test:80", "e", "us-west-2", credentials=KEY), clock=clock)
+        await client.open(64)
+        for _ in range(100):
+            assert (await client.send(REQUEST)).status == 200
+        await client.close()
+
+    network = VirtualNetwork()
+    run_virtually(main, network)
+    assert len(used) == 1

@@ -138,7 +138,8 @@ def test_each_kind_of_dataset_becomes_the_object_that_is_read(write: Write) -> N
 
 
 def test_the_openai_route_speaks_openai_unless_told(write: Write) -> None:
-    assert load_config(write(GOOD.replace("stream\n", "openai\n"))).experiments[0].dialect == "openai"
+    good = GOOD.replace("stream\n", "openai\n").replace(", variant: blue", "")
+    assert load_config(write(good)).experiments[0].dialect == "openai"
 
 
 def test_a_simulated_endpoint_is_its_profile_with_some_numbers_replaced(write: Write) -> None:
@@ -239,11 +240,18 @@ EDITS: dict[str, tuple[str, str, str]] = {
     "no concurrency": ("[1, 8]", "[]", "16: loads[0].concurrency: an empty list is not allowed; at least one"),
     "endless concurrency": ("[1, 8]", f"{[1] * 1001}", "16: loads[0].concurrency: a list of 1001 is not allowed; at"),
     "21 twice": ("[1, 8]", "[8, 8]", "16: loads[0].concurrency[1]: 8 is given twice; each value once"),
+    "rate too low": (
+        "closed\n    concurrency: [1, 8]", "poisson\n    rate: 0.000001",
+        "16: loads[0].rate: 1e-06 is not allowed; at least 0.00001",
+    ),
+    "variant by openai": (
+        "stream\n", "openai\n", "7: experiments[0].route: the openai route reaches no variant of one's choice; route"
+    ),
     "22 rate nan": ("concurrency: [1, 8]", "rate: .nan", "16: loads[0].rate: .nan is not a finite number; a finite"),
     "23 rate inf": ("concurrency: [1, 8]", "rate: .inf", "16: loads[0].rate: .inf is not a finite number; a finite"),
     "24 rate 0": (
         "closed\n    concurrency: [1, 8]", "poisson\n    rate: 0",
-        "16: loads[0].rate: 0 is not allowed; greater than 0",
+        "16: loads[0].rate: 0 is not allowed; at least 0.00001",
     ),
     "25 sexagesimal": ("60s", "12:30:00", "17: loads[0].duration: 12:30:00 is base 60 to some readers; a duration"),
     "25 no unit": ("60s", "60", "17: loads[0].duration: 60 is not a duration; text with a unit: 500ms, 60s, 5m or 1"),
@@ -352,6 +360,15 @@ def test_a_wrong_value_is_named_with_its_line_its_key_and_what_is_allowed(write:
     text = GOOD.replace("latency_p95", "ttft_mean") if "ttft_mean" in wanted else GOOD
     assert old in text
     assert complaint(write, text.replace(old, new, 1)).startswith(f"bad.yaml:{wanted}")
+
+
+@pytest.mark.parametrize("metric", ["ttft", "itl", "worst_gap", "tpot"])
+def test_what_needs_a_reply_in_pieces_is_no_criterion_of_one_that_comes_whole(write: Write, metric: str) -> None:
+    text = GOOD.replace("latency_p95", f"{metric}_p95")
+    assert load_config(write(text)).criteria.limits[f"{metric}_p95"] == 5.0
+    assert f"criteria.{metric}_p95: 'g5' answers in one piece" in complaint(
+        write, text.replace("route: stream\n", "route: invoke\n")
+    )
 
 
 def test_two_things_of_one_name_are_refused(write: Write) -> None:

@@ -1,6 +1,7 @@
 """The decision on tables small enough to decide by eye."""
 
 import math
+import re
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ from made import setting
 from raybench.analysis import decide, standing
 from raybench.analysis.columns import TRIALS, criterion_column, criterion_unit
 from raybench.analysis.decide import Decision, plain
-from raybench.analysis.spoken import criterion_value
+from raybench.analysis.spoken import criterion_name, criterion_value
 from raybench.analysis.standing import Standing
 from raybench.config import COSTS, TIMES
 from raybench.config import CRITERIA as CRITERIA_ALLOWED
@@ -147,6 +148,12 @@ def test_a_percentile_among_requests_that_never_finished_fails_without_a_number(
     row = made("a", 1, 4.0, 10.0, beyond=["latency_p95"])
     assert states(row, latency_p95=5.0) == [(Standing.FAIL, math.inf)]
     assert "p95 latency never ends" in said(decided(row, criteria={"latency_p95": 5.0}))[0]
+
+
+def test_every_time_is_said_in_words() -> None:
+    assert criterion_name("ttft_p50") == "median time to first token"
+    assert criterion_name("worst_gap_p95") == "p95 longest gap between tokens"
+    assert not [name for name in TIMES if re.search(r"_|p\d\d$|mean$", criterion_name(name))]
 
 
 @pytest.mark.parametrize("name", COSTS)

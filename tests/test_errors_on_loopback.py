@@ -12,11 +12,12 @@ import pytest
 import uvloop
 from simulated import Simulator, simulator
 
+from raybench.client.bodies import request
 from raybench.client.sagemaker import SageMakerClient
 from raybench.client.sigv4 import Credentials
 from raybench.client.target import Target
 from raybench.clock import NS_PER_S, monotonic_ns
-from raybench.cluster.part import Part, Post, request
+from raybench.cluster.part import Part, Post
 from raybench.load.arrivals import Closed, Constant, Load, Replay
 from raybench.plan import Trial
 from raybench.rows import Prompt, Row

@@ -8,8 +8,8 @@ import orjson
 import pytest
 from world import S, World
 
+from raybench.client.bodies import request
 from raybench.client.target import Target
-from raybench.cluster.part import request
 from raybench.load.arrivals import Closed, Constant, Gamma, Poisson, Ramp, Replay
 from raybench.payloads.pool import Payload, load_pool
 from raybench.payloads.synthetic import Recorded
@@ -120,3 +120,13 @@ def test_a_prompts_own_limit_goes_by_the_name_that_the_config_gives_it(name: str
     assert document[name] == 5
     assert sum(key in document for key in MAX_TOKENS) == 1
     assert sent.max_tokens == 5
+
+
+def test_an_actor_without_a_place_in_flight_takes_no_arrivals() -> None:
+    quick = {"ttft_s": 0.01, "itl_s": 0.001, "tokens": 2}
+    play = World(Constant(20.0, max_in_flight=2), duration_s=5.0, actors=4, overrides=quick).play()
+    rows = [row for row in play.table.to_pylist() if row["phase"] == "measure"]
+    assert len(rows) == 100
+    assert {row["outcome"] for row in rows} == {"ok"}
+    assert {row["actor"] for row in rows} == {"e-0", "e-1"}
+    assert play.summary()["valid"] == "VALID"

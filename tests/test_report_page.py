@@ -15,7 +15,8 @@ import pytest
 import reported
 
 from raybench.analysis.decide import decide
-from raybench.report import columns, figures, palette, text, vega
+from raybench.errors import StorageError
+from raybench.report import answer, capacity, columns, figures, palette, text, vega
 from raybench.report.build import build, pictures, warm_up
 from raybench.report.page import page
 from raybench.report.table import as_csv, brief
@@ -146,6 +147,21 @@ def test_without_prices_or_criteria_the_page_says_what_it_can() -> None:
     assert "no criterion was set" in read
     assert "No price is known" in read
     assert "Price against latency" not in read
+
+
+def test_what_has_no_price_stands_behind_what_has_one() -> None:
+    findings, manifest = reported.small_run()
+    manifest |= {"criteria": {"latency_mean": 10.0}}
+    rows = findings.trials.to_pylist()
+    for row in rows:
+        if row["instance_type"] == reported.G5:
+            row |= {name: None for name in row if name.startswith("price_")}
+    findings = replace(findings, trials=reported.findings(rows).trials)
+    view = look(findings, decide(findings.trials, manifest["criteria"], manifest["report"]["payload"]), manifest)
+    ranked = [(cell.row["instance_type"], cell.verdict) for cell, _ in answer.ranked(view)]
+    assert ranked == [(reported.P4D, "pass"), (reported.G5, "pass")]
+    choices = [(choice.cell.row["instance_type"], choice.passes) for choice in capacity.lines(view)]
+    assert choices == [(reported.P4D, True), (reported.G5, True)]
 
 
 def test_open_loads_and_loads_without_a_level_have_their_names() -> None:
@@ -346,6 +362,16 @@ def test_the_drawings_stand_in_the_page_with_ids_of_their_own_and_colours_that_f
     assert len(ids) == len(set(ids))
     assert "var(--c1,#22409c)" in small
     assert not re.search(r"var\(--\w+\)", "".join(drawings))
+
+
+def test_a_report_that_the_disk_does_not_take_is_a_named_error_and_leaves_nothing_half(tmp_path: Path) -> None:
+    findings, manifest = reported.small_run()
+    decision = decide(findings.trials, manifest["criteria"], manifest["report"]["payload"])
+    (tmp_path / "report.md").mkdir()
+    (tmp_path / "report.md" / "in the way").touch()
+    with pytest.raises(StorageError, match=r"report\.md: "):
+        build(tmp_path, findings, decision, manifest)
+    assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from raybench.analysis import probe as probes
 from raybench.analysis import stats
+from raybench.load.arrivals import MIN_RATE
 from raybench.load.probe import ALLOWED, BLOCKS, FEWEST, Evidence, Probe, Step, bound, doubts, least_bound, llr
 from raybench.load.search import LOWER, RATIO, Alone, Hunt, Offered, Search, SearchVerdict
 from raybench.rows import Outcome, Row, requests_table
@@ -340,3 +341,9 @@ def test_a_block_is_looked_at_once_it_is_over() -> None:
 
 def test_a_probe_without_a_measured_row_is_a_fault() -> None:
     assert probes.evidence(SEARCH, PROBE, table(row(0, 0, 1, 1, "warmup"))).fault == "nothing was measured"
+
+
+def test_a_search_that_starts_low_ends_above_the_lowest_rate_there_is() -> None:
+    verdict, hunted = hunt(lambda rate: 0.2 if rate else 0.0, Search("ttft_p99", 1.0, start=1e-4, max_s=1e9))
+    assert verdict.reason == "no rate passes"
+    assert min(probe.rate for probe, _ in hunted.played if probe.rate) >= MIN_RATE

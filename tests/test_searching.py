@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from raybench import plan_text, searching
 from raybench.analysis import searched
 from raybench.analysis.decide import Decision
 from raybench.analysis.reduce import Findings, reduce
+from raybench.analysis.tables import TOKENS
 from raybench.cluster.search import Seen
 from raybench.config import Config, load_config
 from raybench.errors import InputError
@@ -197,6 +199,17 @@ def test_only_the_trial_that_certified_takes_part_in_the_decision() -> None:
     assert searched.faults(run.manifest) == []
 
 
+@pytest.mark.parametrize("rate", [None, 1.5])
+def test_a_certificate_that_a_later_probe_refuted_is_told_as_such(read: Read, rate: float | None) -> None:
+    run = Run(Queue(0.4, servers=4))
+    entry = run.search()
+    assert "certified, then refuted" not in markdown(*report_inputs(read, run))
+    entry["verdict"]["rate"] = rate
+    inputs = report_inputs(read, run)
+    for said in (markdown(*inputs), page(*inputs)):
+        assert said.count("certified, then refuted") == 1
+
+
 def test_a_search_alone_that_certified_nothing_is_the_answer_itself() -> None:
     run = Run(Queue(1.2, servers=4))
     entry = run.search()
@@ -253,3 +266,23 @@ def test_both_reports_say_how_much_load_is_the_most_and_show_every_probe(read: R
     assert verdict in written
     assert verdict in shown
     assert "INVALID.</b>" not in shown
+
+
+def test_a_rate_that_was_certified_and_then_refuted_takes_no_part() -> None:
+    run = Run(Queue(0.4, servers=4))
+    entry = run.search()
+    run.manifest["searches"][0]["verdict"] |= {"rate": entry["verdict"]["rate"] / 2}
+    assert searched.counted(run.findings(), run.manifest).trials.num_rows == 0
+
+
+def test_a_probe_of_the_same_name_elsewhere_takes_no_row_from_the_heat_map() -> None:
+    run = Run(Queue(0.4, servers=4))
+    entry = run.search()
+    whole = next(each for each in entry["probes"] if each["step"] == "certify" and each["passed"])
+    names = {"experiment": "e", "payload": "p", "load": run.trials[whole["trial_id"]]["load"]}
+    line = names | {"prompt_tokens_low": 1.0, "prompt_tokens_high": 2.0, "requests": 9, "share": 1.0}
+    findings = replace(run.findings(), tokens=pa.Table.from_pylist([line], TOKENS))
+    assert {name: run.trials[whole["trial_id"]][name] for name in names} == names
+    like = run.trials[whole["trial_id"]] | {"trial_id": "another", "experiment": "another"}
+    run.manifest["trials"].append(like)
+    assert searched.counted(findings, run.manifest).tokens.num_rows == 1

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raybench.clock import VirtualLoop, run_virtually
 from raybench.errors import InputError
 from raybench.simulator.engine import Agenda, PrefixCache, engine
 from raybench.simulator.profiles import PROFILES, Batching, Fixed, Profile, profile
+from raybench.virtual import VirtualLoop, run_virtually
 
 
 @dataclass

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from world import MS, S, World
 
-from raybench.clock import Clock, run_virtually
+from raybench.clock import Clock
 from raybench.load.arrivals import Closed, Poisson
-from raybench.virtual import VirtualNetwork
+from raybench.virtual import VirtualNetwork, run_virtually
 
 
 class Noting(asyncio.Protocol):

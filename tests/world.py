@@ -3,6 +3,7 @@
 import asyncio
 import json
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any
 import pyarrow as pa
 
 from raybench.analysis.reduce import reduce_trial
+from raybench.client.bodies import request
 from raybench.client.sagemaker import SageMakerClient
 from raybench.client.sigv4 import Credentials
 from raybench.client.target import Target, Timeouts
-from raybench.clock import Clock, run_virtually
-from raybench.cluster.part import Part, Post, probe_lag, request
+from raybench.clock import Clock
+from raybench.cluster.lag import probe_lag
+from raybench.cluster.part import Part, Post
 from raybench.load.arrivals import Closed, Load
 from raybench.plan import Trial
 from raybench.rows import Prompt, Row, requests_table
@@ -23,7 +26,7 @@ from raybench.simulator import auth
 from raybench.simulator.faults import Faults
 from raybench.simulator.profiles import profile
 from raybench.simulator.server import EndpointSpec, serve
-from raybench.virtual import VirtualNetwork
+from raybench.virtual import VirtualNetwork, run_virtually
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -65,6 +68,7 @@ class World:
     seed: int = 7
     in_order: bool = False
     client: type[SageMakerClient] = SageMakerClient
+    wall_s: Callable[[], float] = time.time
 
     def play(self) -> "Played":
         """Plays it, always the same way."""
@@ -88,7 +92,9 @@ class World:
         url = f"http://{HOST}:80"
         if self.script is None:
             spec = EndpointSpec(profile(self.profile, **self.overrides), Faults(**self.faults), seed=self.seed)
-            running = await serve({"e": spec}, credentials=KEYS, truth=truth, clock=clock, grain_s=0)
+            running = await serve(
+                {"e": spec}, credentials=KEYS, truth=truth, clock=clock, grain_s=0, wall_s=self.wall_s
+            )
             url = running.url
         else:
             await network.create_server(Scripted(self.script), HOST, 80)
@@ -96,7 +102,7 @@ class World:
         target = Target(url, "e", KEYS.region, self.route, self.dialect, keys, timeouts=self.timeouts)
         bodies = [request(target, self.parameters, prompt) for prompt in self.prompts]
         posts = [Post("e", i, self.actors, target, self.parameters, Path()) for i in range(self.actors)]
-        clients = [self.client(target, clock=clock) for _ in posts]
+        clients = [self.client(target, clock=clock, wall_s=self.wall_s) for _ in posts]
         for client, post in zip(clients, posts, strict=True):
             wanted = Part(self.trial, post, self.seed).connections
             await client.open(wanted if self.connections is None else self.connections)

@@ -1,22 +1,46 @@
 """Every metric once: its name, its unit, what it is; together the columns of the trials table."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pyarrow as pa
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
 
+class Spread(NamedTuple):
+    """A metric of requests: its unit, how people say it, what it is, and whether it needs a reply in pieces."""
+
+    unit: str
+    said: str
+    means: str
+    streamed: bool = False
+
+
 SPREADS = {
-    "latency": ("s", "last byte - planned"),
-    "service_latency": ("s", "last byte - sent"),
-    "ttft": ("s", "first token - planned"),
-    "itl": ("s", "gap between successive token chunks of a reply, all gaps pooled; chunks of one instant are one"),
-    "worst_gap": ("s", "longest gap between successive token chunks of a reply"),
-    "tpot": ("s", "(last token - first token) / (completion tokens - 1); none for a reply in one chunk"),
-    "output_tokens_per_s_per_user": ("tokens/s", "1 / tpot"),
+    "latency": Spread("s", "latency", "last byte - planned"),
+    "service_latency": Spread("s", "service latency", "last byte - sent"),
+    "ttft": Spread("s", "time to first token", "first token - planned", streamed=True),
+    "itl": Spread(
+        "s",
+        "inter-token latency",
+        "gap between successive token chunks of a reply, all gaps pooled; chunks of one instant are one",
+        streamed=True,
+    ),
+    "worst_gap": Spread(
+        "s", "longest gap between tokens", "longest gap between successive token chunks of a reply", streamed=True
+    ),
+    "tpot": Spread(
+        "s",
+        "time per output token",
+        "(last token - first token) / (completion tokens - 1); none for a reply in one chunk",
+        streamed=True,
+    ),
+    "output_tokens_per_s_per_user": Spread(
+        "tokens/s", "output tokens per second per user", "1 / tpot", streamed=True
+    ),
 }
-"""Metrics of requests with a mean (of ok requests) and percentiles (of all): unit, and what they are."""
+"""Metrics of requests with a mean (of ok requests) and percentiles (of all)."""
 
 PARTS = {
     "client_mean": "sent - planned: the client's own delay",
@@ -58,7 +82,7 @@ def criterion_column(criterion: str) -> str:
 def criterion_unit(criterion: str) -> str:
     """What a criterion is measured in: s, USD, or 1 for a share."""
     column = criterion_column(criterion)
-    return RATES[column][0] if column in RATES else SPREADS[column.rpartition("_")[0]][0]
+    return RATES[column][0] if column in RATES else SPREADS[column.rpartition("_")[0]].unit
 
 
 def _field(name: str, kind: pa.DataType, unit: str = "", means: str = "") -> pa.Field:
@@ -72,12 +96,12 @@ def _estimates(name: str, unit: str, means: str) -> Iterator[pa.Field]:
 
 
 def _spread(name: str) -> Iterator[pa.Field]:
-    unit, means = SPREADS[name]
-    yield from _estimates(f"{name}_mean", unit, f"mean over ok requests of: {means}")
+    spread = SPREADS[name]
+    yield from _estimates(f"{name}_mean", spread.unit, f"mean over ok requests of: {spread.means}")
     for p in QUANTILES:
-        yield from _estimates(f"{name}_{p}", unit, f"percentile over all requests of: {means}")
+        yield from _estimates(f"{name}_{p}", spread.unit, f"percentile over all requests of: {spread.means}")
         if name in CERTIFIED:
-            yield _field(f"{name}_{p}_certified", pa.float64(), unit, "upper bound with 99 % confidence")
+            yield _field(f"{name}_{p}_certified", pa.float64(), spread.unit, "upper bound with 99 % confidence")
 
 
 def _rate(name: str) -> Iterator[pa.Field]:

@@ -41,6 +41,7 @@ DURATIONS = (
     ),
     Duration("service_latency", "end_ns", "sent_ns", "last byte - sent: what the endpoint takes"),
     Duration("ttft", "first_token_ns", "planned_ns", "first token - planned"),
+    Duration("service_ttft", "first_token_ns", "sent_ns", "first token - sent: what the endpoint takes to begin"),
     Duration("lateness", "sent_ns", "planned_ns", "sent - planned: the load generator's own delay"),
     Duration("decoding", "last_token_ns", "first_token_ns", "last token - first token"),
 )

@@ -48,7 +48,7 @@ def prompts(rows: Requests) -> dict[str, Any]:
 def _compared(rows: Requests, prompt: Places) -> dict[str, Any]:
     """The second time over the first, until the first token where replies have one, else until the last byte."""
     seconds = rows.durations()
-    answered = seconds["ttft"] - seconds["lateness"]
+    answered = seconds["service_ttft"]
     if np.isnan(answered[rows.ok]).all():
         answered = seconds["service_latency"]
     first, second = twice(prompt)

@@ -1,6 +1,6 @@
-"""What searches leave for the answer: of their probes, the trial that certified a rate."""
+"""What searches leave for the answer: of their probes, the trial that certified a rate, if none refuted it later."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,18 +19,20 @@ def counted(findings: Findings, manifest: Mapping[str, Any]) -> Findings:
 
     The others mostly overload the endpoint, and end as soon as they are settled: they are no settings to choose.
     """
-    probes = {trial["trial_id"]: trial["load"] for trial in manifest["trials"] if trial.get("search")}
-    out = probes.keys() - _certifying(manifest)
+    certifying = _certifying(manifest)
+    out = [trial for trial in manifest["trials"] if trial.get("search") and trial["trial_id"] not in certifying]
     if not out:
         return findings
-    ids, loads = pa.array(sorted(out)), pa.array(sorted({probes[name] for name in out}))
-
-    def without(table: pa.Table, column: str, values: pa.Array) -> pa.Table:
-        return table.filter(pc.invert(pc.is_in(table[column], values)))
-
     names = ("trials", "curves", "failures", "over_time", "density")
-    tables = {name: without(getattr(findings, name), "trial_id", ids) for name in names}
-    return replace(findings, **tables, tokens=without(findings.tokens, "load", loads))
+    tables = {name: _without(getattr(findings, name), ("trial_id",), out) for name in names}
+    return replace(findings, **tables, tokens=_without(findings.tokens, ("experiment", "payload", "load"), out))
+
+
+def _without(table: pa.Table, columns: Sequence[str], trials: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """A table without the lines that are like one of the trials in these columns."""
+    gone = pa.array(sorted({"\0".join(trial[name] for name in columns) for trial in trials}))
+    keys = pc.binary_join_element_wise(*(table[name] for name in columns), "\0")
+    return table.filter(pc.invert(pc.is_in(keys, gone)))
 
 
 def decided(findings: Findings, manifest: Mapping[str, Any]) -> Decision:
@@ -54,5 +56,5 @@ def _certifying(manifest: Mapping[str, Any]) -> set[str]:
         for search in manifest.get("searches", ())
         if search["verdict"] and search["verdict"]["rate"] is not None
         for probe in search["probes"]
-        if probe["step"] == "certify" and probe["passed"]
+        if probe["step"] == "certify" and probe["passed"] and probe["rate"] == search["verdict"]["rate"]
     }

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from raybench.analysis.columns import criterion_column, criterion_unit
+from raybench.analysis.columns import SPREADS, criterion_column, criterion_unit
 
 NO_NUMBER = "–"
 
@@ -15,13 +15,6 @@ _CRITERIA = {
     "price_per_1m_good_tokens": "cost per million good tokens",
 }
 _STATISTICS = {"mean": "mean ", "p50": "median ", "p90": "p90 ", "p95": "p95 ", "p99": "p99 "}
-_QUANTITIES = {
-    "latency": "latency",
-    "service_latency": "service latency",
-    "ttft": "time to first token",
-    "itl": "inter-token latency",
-    "tpot": "time per output token",
-}
 
 
 def criterion_name(criterion: str) -> str:
@@ -30,8 +23,8 @@ def criterion_name(criterion: str) -> str:
     quantity, _, statistic = column.rpartition("_")
     if column in _CRITERIA:
         return _CRITERIA[column]
-    if quantity in _QUANTITIES and statistic in _STATISTICS:
-        return _STATISTICS[statistic] + _QUANTITIES[quantity]
+    if quantity in SPREADS and statistic in _STATISTICS:
+        return _STATISTICS[statistic] + SPREADS[quantity].said
     return criterion.replace("_", " ")
 
 

@@ -197,9 +197,13 @@ def _gaps(rows: Requests, gaps: Gaps, total: Values, number: Values) -> dict[str
 
 
 def _parts(rows: Requests, seconds: Mapping[str, Values]) -> dict[str, float | None]:
-    late, first, whole = (seconds[name] for name in ("lateness", "ttft", "latency"))
+    first = seconds["ttft"]
     counted = rows.ok & rows.measured & ~np.isnan(first)
-    parts = {"client_mean": late, "prefill_mean": first - late, "decode_mean": whole - first}
+    parts = {
+        "client_mean": seconds["lateness"],
+        "prefill_mean": seconds["service_ttft"],
+        "decode_mean": seconds["latency"] - first,
+    }
     return {name: float(part[counted].mean()) if counted.any() else None for name, part in parts.items()}
 
 

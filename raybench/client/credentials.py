@@ -45,11 +45,11 @@ def chain() -> Callable[[], Credentials]:
 
     A call refreshes what is due, which may take seconds: it belongs between trials.
     """
-    from botocore.exceptions import BotoCoreError
+    from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         found = _session().get_credentials()
-    except BotoCoreError as error:
+    except (BotoCoreError, ClientError) as error:
         raise InputError(_line(error), key="credentials") from error
     if found is None:
         allowed = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role"
@@ -58,7 +58,7 @@ def chain() -> Callable[[], Credentials]:
     def freeze() -> Credentials:
         try:
             frozen = found.get_frozen_credentials()
-        except BotoCoreError as error:
+        except (BotoCoreError, ClientError) as error:  # the latter is what STS says no with
             raise EndpointError(f"AWS credentials cannot be refreshed: {_line(error)}") from error
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
 

@@ -5,9 +5,9 @@ cannot repeat itself. `read` makes sense of them in small steps, so that no othe
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
 from itertools import accumulate
 
 from raybench.client.credentials import chain
@@ -38,19 +38,25 @@ Provider = Callable[[], Callable[[], Credentials]]
 class SageMakerClient:
     """The client of one endpoint: `open` it, `send` and `read` as often as you like, `close` it.
 
-    `clock` stamps; everything else is asyncio, so it runs on any loop. `provider` has the credentials of a target
-    that has none. `count_tokens`, where it is set, counts the completions of which the server does not say how long
-    they are; it runs in a thread.
+    `clock` stamps, `wall_s` (Unix time) dates signatures; everything else is asyncio, so it runs on any loop.
+    `provider` has the credentials of a target that has none. `count_tokens`, where it is set, counts the completions
+    of which the server does not say how long they are; it runs in a thread.
     """
 
     count_tokens: Callable[[str], int] | None = None
 
     def __init__(
-        self, target: Target, *, clock: Clock = monotonic_ns, keep_text: bool = False, provider: Provider = chain
+        self,
+        target: Target,
+        *,
+        clock: Clock = monotonic_ns,
+        wall_s: Callable[[], float] = time.time,
+        keep_text: bool = False,
+        provider: Provider = chain,
     ) -> None:
         self.target = target
         self._provider = provider
-        self._clock = clock
+        self._clock, self._wall_s = clock, wall_s
         self._keep_text = keep_text
         self._dialect = dialect_named(target.dialect)
         self._address = target.address
@@ -92,7 +98,7 @@ class SageMakerClient:
         else:
             credentials = self.target.credentials
         if self.target.route == "openai":
-            self._token = bearer_token(credentials, self.target.region, _epoch_s())
+            self._token = bearer_token(credentials, self.target.region, int(self._wall_s()))
             self._bearer = f"Authorization: Bearer {self._token}\r\n".encode()
         elif self._signer is None or credentials != self._credentials:
             self._signer = Signer(credentials, self.target.region, self.target.headers, self.target.path)
@@ -152,8 +158,8 @@ class SageMakerClient:
         return ending._replace(message=without(ending.message, secrets))
 
     def _take(self) -> Connection | None:
-        while self._free:
-            connection = self._free.popleft()
+        while self._free:  # the one used last: others go stale, and one that a peer closes unseen costs a request
+            connection = self._free.pop()
             if connection.usable:
                 return connection
         return None
@@ -161,7 +167,7 @@ class SageMakerClient:
     def _wire(self, request: Request) -> bytes:
         """Head and body as they go out, signed now."""
         body = request.body
-        signed = self._signer.lines(request.body_sha256, _epoch_s()) if self._signer else self._bearer
+        signed = self._signer.lines(request.body_sha256, int(self._wall_s())) if self._signer else self._bearer
         return b"%b%bContent-Length: %d\r\n\r\n%b" % (self._head, signed, len(body), body)
 
     def _is_stream(self, reply: Reply) -> bool:
@@ -291,7 +297,3 @@ def _counted(transcript: Transcript) -> Counted:
 def _echoes(text: str, prompt: str) -> bool:
     start = prompt.strip()
     return bool(start) and text.lstrip().startswith(start)
-
-
-def _epoch_s() -> int:
-    return int(datetime.now(UTC).timestamp())

@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import uvloop
 
+from raybench.client.bodies import request
 from raybench.client.http import Reply
 from raybench.client.sagemaker import SageMakerClient
 from raybench.client.target import Target
 from raybench.clock import monotonic_ns
-from raybench.cluster.part import Part, Post, probe_lag, request
+from raybench.cluster.lag import probe_lag
+from raybench.cluster.part import Part, Post
 from raybench.errors import EndpointError, RaybenchError
 from raybench.load.attack import Attack
 from raybench.plan import Trial

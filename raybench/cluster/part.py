@@ -1,7 +1,5 @@
 """What one actor plays of one trial: its slots or arrivals, its prompts, its rows; on any loop and any clock."""
 
-import asyncio
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -11,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from raybench.client import dialects
 from raybench.client.http import Reply
 from raybench.client.sagemaker import SageMakerClient
 from raybench.client.target import Target
@@ -23,12 +20,10 @@ from raybench.load.schedule import Offsets
 from raybench.load.search import Search
 from raybench.payloads.pool import in_order, order
 from raybench.plan import Trial
-from raybench.rows import MAX_TOKENS, Prompt, Request, Row, max_tokens
+from raybench.rows import Request, Row
 
 OPEN_CONNECTIONS = 64
 """Opened ahead for an open load that has no bound of its own."""
-
-LAG_PROBE_S = 0.02
 
 TAIL_NS = 600 * NS_PER_S
 """How much longer than the measuring window an open load goes on at most, while measured requests are in flight."""
@@ -71,14 +66,19 @@ class Part:
         """How many to open before T0."""
         return self._of(self.trial.max_in_flight or OPEN_CONNECTIONS)
 
+    @property
+    def players(self) -> int:
+        """How many actors take part, the first ones: an actor without a place in flight would send nothing."""
+        return min(self.post.actors, self.trial.max_in_flight or self.post.actors)
+
     def prepare(self) -> None:
         """Draws the arrivals, so that none is drawn while the clock runs."""
         if not isinstance(self.trial.load, Closed):
-            _arrivals(self.trial, self.post.index, self.post.actors)
+            _arrivals(self.trial, self.post.index, self.players)
 
     def planned(self) -> tuple[Offsets, npt.NDArray[np.bool_]]:
         """An open load's instants since T0 up to the end of what is measured, and which of them are measured."""
-        arrivals_ns, span = _arrivals(self.trial, self.post.index, self.post.actors), self._span()
+        arrivals_ns, span = _arrivals(self.trial, self.post.index, self.players), self._span()
         measured = arrivals_ns >= span.warmup_ns
         if span.duration_ns is not None:
             end = int(np.searchsorted(arrivals_ns, span.warmup_ns + span.duration_ns))
@@ -99,7 +99,7 @@ class Part:
         """The load loop, ready for `play`."""
         post, trial = self.post, self.trial
         if trial.in_order:
-            turns = in_order(len(pool), post.index, post.actors)
+            turns = in_order(len(pool), post.index, self.players)
         else:
             turns = order(len(pool), self.seed, trial.cell, post.index, post.actors)
         requests = (pool[turn] for turn in turns)
@@ -113,11 +113,11 @@ class Part:
             await attack.closed(self._of(load.concurrency), load.think_time_ns)
         else:
             most = self.trial.max_in_flight
-            arrivals = _arrivals(self.trial, self.post.index, self.post.actors)
+            arrivals = _arrivals(self.trial, self.post.index, self.players)
             await attack.open(arrivals, None if most is None else self._of(most))
 
     def _of(self, total: int) -> int:
-        return part_of(total, self.post.index, self.post.actors)
+        return part_of(total, self.post.index, self.players) if self.post.index < self.players else 0
 
     def _span(self) -> Span:
         """When this actor measures; a number of requests is dealt out as arrivals, or slots, are."""
@@ -153,6 +153,8 @@ def _arrivals(trial: Trial, index: int, actors: int) -> Offsets:
     """An actor's arrivals: the trial's own, then as many as it may take to hold the load until it ends."""
     load = trial.load
     assert not isinstance(load, Closed | Search)
+    if index >= actors:
+        return np.empty(0, np.int64)
     return stripe(load.offsets_ns(trial.seed, duration_ns=ends_ns(trial) + TAIL_NS), index, actors)
 
 
@@ -165,21 +167,3 @@ def ends_ns(trial: Trial) -> int:
         return warmup_ns + round(trial.duration_s * NS_PER_S)
     before = len(load.offsets_ns(trial.seed, duration_ns=warmup_ns))
     return int(load.offsets_ns(trial.seed, count=before + (trial.requests or 0))[-1])
-
-
-def request(target: Target, parameters: Mapping[str, Any], prompt: Prompt) -> Request:
-    """A prompt as the body that the endpoint's dialect wants."""
-    if prompt.max_tokens is not None and target.dialect != "embeddings":
-        name = next((name for name in MAX_TOKENS if name in parameters), MAX_TOKENS[0])
-        parameters = {**parameters, name: prompt.max_tokens}
-    body = dialects.body(target.dialect, prompt.text, parameters, target.streams)
-    digest = hashlib.blake2b(body, digest_size=8).hexdigest()
-    return Request(body, digest, prompt, max_tokens(parameters))
-
-
-async def probe_lag(lag_ns: list[int], clock: Clock) -> None:
-    """Notes how much later than asked the loop wakes a sleeper: what a stamp could be late by."""
-    while True:
-        due_ns = clock() + round(LAG_PROBE_S * NS_PER_S)
-        await asyncio.sleep(LAG_PROBE_S)
-        lag_ns.append(max(0, clock() - due_ns))

@@ -25,6 +25,7 @@ from raybench.load.schedule import BLOCK, Leg, Offsets, blocks, cut, even, summe
 from raybench.load.traces import Trace, read_trace
 
 MAX_CONCURRENCY = 100_000
+MAX_THINK_S = 86_400
 MIN_RATE = 1e-5
 MAX_RATE = 1_000_000.0
 
@@ -60,7 +61,7 @@ class Closed:
 
     def __post_init__(self) -> None:
         _within("concurrency", self.concurrency, 1, MAX_CONCURRENCY)
-        _within("think_time_s", self.think_time_s, 0, 86_400)
+        _within("think_time_s", self.think_time_s, 0, MAX_THINK_S)
 
     @property
     def label(self) -> str:

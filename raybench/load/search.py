@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from raybench.load.arrivals import MAX_RATE, Closed, Poisson
+from raybench.load.arrivals import MAX_RATE, MIN_RATE, Closed, Poisson
 from raybench.load.probe import FEWEST, Evidence, Probe, Step
 from raybench.prices import cost_usd
 
@@ -70,6 +70,10 @@ class Search:
     def max_in_flight(self) -> None:
         """Nothing limits it: a request that cannot be answered in time is what is looked for."""
         return None
+
+
+USUAL = Search(METRICS[0], 1.0)
+"""What a search does where nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +168,7 @@ class Hunt:
             return self._short(Step.BRACKET, self.search.start)
         if low is None:
             assert high is not None
-            if high <= self.search.start / 2**HALVINGS:
+            if high <= self.search.start / 2**HALVINGS or high < 2 * MIN_RATE:
                 return self._end("no rate passes")
             return self._short(Step.BRACKET, high / 2)
         if high is not None and high / low <= RATIO:

@@ -121,7 +121,7 @@ def ranked(view: View) -> list[tuple[Cell, str]]:
         if cell is not None:
             found.append((cell, _why(cell)))
     order = {"pass": 0, "unsure": 1, "fail": 2, "missing": 3}
-    found.sort(key=lambda pair: (order[pair[0].verdict], pair[0].row["price_per_10k_txn"] or 0.0))
+    found.sort(key=lambda pair: (order[pair[0].verdict], pair[0].setting.rank))
     return found
 
 

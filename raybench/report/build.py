@@ -7,6 +7,7 @@ from typing import Any
 from raybench.analysis.decide import Decision
 from raybench.analysis.reduce import Findings
 from raybench.report.view import look
+from raybench.rundir import RunDir
 
 FILES = {
     "price": "business_summary",
@@ -25,15 +26,11 @@ def build(run_dir: Path, findings: Findings, decision: Decision, manifest: Mappi
     view = look(findings, decision, manifest)
     with style.unchecked():
         drawn = figures.draw(view)
-    charts = run_dir / "charts"
-    charts.mkdir(exist_ok=True)
-    files = {
-        charts / f"{FILES.get(name, name)}.svg": vega.standalone(figure.drawing) for name, figure in drawn.items()
-    }
-    files[run_dir / "report.md"] = markdown.write(view, [FILES.get(name, name) for name in drawn])
-    files[run_dir / "report.html"] = page.render(view, drawn)
-    for path, text in files.items():
-        _replace(path, text)
+    files = {f"charts/{FILES.get(name, name)}.svg": vega.standalone(figure.drawing) for name, figure in drawn.items()}
+    files["report.md"] = markdown.write(view, [FILES.get(name, name) for name in drawn])
+    files["report.html"] = page.render(view, drawn)
+    for name, text in files.items():
+        RunDir(run_dir).write(name, text.encode())
 
 
 def pictures(run_dir: Path) -> None:
@@ -41,7 +38,7 @@ def pictures(run_dir: Path) -> None:
     from raybench.report import vega
 
     for path in sorted((run_dir / "charts").glob("*.svg")):
-        _replace(path.with_suffix(".png"), vega.picture(path.read_text("utf-8")))
+        RunDir(run_dir).write(f"charts/{path.stem}.png", vega.picture(path.read_text("utf-8")))
 
 
 def warm_up() -> None:
@@ -53,10 +50,3 @@ def warm_up() -> None:
 
     vega.bundle()
     vega.drawing(vega.compiled(style.spec("simple", style.simple())), "simple")
-
-
-def _replace(path: Path, whole: str | bytes) -> None:
-    """A reader sees the old file or the new one, never half of one."""
-    half = path.with_name(f".{path.name}.part")
-    half.write_bytes(whole.encode() if isinstance(whole, str) else whole)
-    half.replace(path)

@@ -1,5 +1,6 @@
 """Capacity and cost: what a demand takes, what tokens cost, and what the run itself cost."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,13 +36,18 @@ def lines(view: View) -> list[Choice]:
         known = [one for one in needs if one is not None]
         if cell is not None and known:
             found.append(Choice(cell, winner is not None, known))
-    return sorted(found, key=lambda line: (not line.passes, line.needs[-1].usd_per_month or 0.0))
+    return sorted(found, key=lambda line: (not line.passes, _usd(line.needs[-1])))
 
 
 def cheapest(found: Sequence[Choice], place: int) -> Choice | None:
     """The line that passes and costs least at a demand."""
     known = [line for line in found if line.passes and line.needs[place].usd_per_month is not None]
-    return min(known, key=lambda line: line.needs[place].usd_per_month or 0.0, default=None)
+    return min(known, key=lambda line: _usd(line.needs[place]), default=None)
+
+
+def _usd(one: Supply) -> float:
+    """What it is ordered by; unknown is last."""
+    return math.inf if one.usd_per_month is None else one.usd_per_month
 
 
 def steps(found: Sequence[Choice]) -> Rows:

@@ -67,12 +67,18 @@ def _search(found: Mapping[str, Any]) -> SearchCard:
     if verdict is not None and verdict["monotone"] is False:
         notes.append("A lower rate failed after a higher one had passed: the endpoint's capacity varies.")
     sentence = clean(found["sentence"], SENTENCE_CHARS)
-    return SearchCard(kind, sentence, notes, [_line(probe) for probe in found["probes"]])
+    return SearchCard(kind, sentence, notes, [_line(probe, _refuted(probe, verdict)) for probe in found["probes"]])
 
 
-def _line(probe: Mapping[str, Any]) -> ProbeLine:
+def _refuted(probe: Mapping[str, Any], verdict: Mapping[str, Any] | None) -> bool:
+    """Whether a probe certified a rate that the verdict, if there is one yet, does not name."""
+    certified = probe["step"] == "certify" and probe["passed"]
+    return bool(certified and verdict is not None and probe["rate"] != verdict["rate"])
+
+
+def _line(probe: Mapping[str, Any], refuted: bool) -> ProbeLine:
     requests, late = probe["requests"], probe["late"]
-    state, glyph, said = _meaning(probe)
+    state, glyph, said = ("fail", "✕", "certified, then refuted") if refuted else _meaning(probe)
     return ProbeLine(
         step=clean(probe["step"]),
         rate=f"{plain(probe['rate'])}/s" if probe["rate"] else "one at a time",

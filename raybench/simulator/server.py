@@ -68,8 +68,9 @@ class Service:
         truth: TruthLog,
         clock: Clock = monotonic_ns,
         grain_s: float = GRAIN_S,
+        wall_s: Callable[[], float] = time.time,
     ) -> None:
-        self.clock = clock
+        self.clock, self.wall_s = clock, wall_s
         self.agenda = Agenda(lambda: clock() / NS_PER_S, grain_s)
         self.endpoints = {name: Endpoint(name, spec, self.agenda) for name, spec in endpoints.items()}
         self.credentials = credentials
@@ -143,7 +144,7 @@ class Service:
         self.truth.write(record)
 
     def _authenticate(self, request: HttpRequest, openai: bool) -> None:
-        now = datetime.now(UTC)
+        now = datetime.fromtimestamp(self.wall_s(), UTC)
         if openai:
             verify_bearer(self.credentials, request.headers, now)
         else:
@@ -267,12 +268,14 @@ async def serve(
     truth: Path | None = None,
     clock: Clock = monotonic_ns,
     grain_s: float = GRAIN_S,
+    wall_s: Callable[[], float] = time.time,
 ) -> Running:
     """Starts the service on 127.0.0.1 (port 0: any free one); never on another address.
 
     `clock` stamps and paces it; `grain_s` is the resolution of the running loop's timers, 0 in virtual time.
+    `wall_s` (Unix time) says whether a signature has expired.
     """
-    service = Service(endpoints, credentials, TruthLog(truth), clock, grain_s)
+    service = Service(endpoints, credentials, TruthLog(truth), clock, grain_s, wall_s)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(service.connect, HOST, port, backlog=1024)
     return Running(server, service)
