@@ -9,6 +9,7 @@ import re
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -484,3 +485,11 @@ def test_numbers_are_rounded_for_display_only() -> None:
 def test_warming_up_needs_no_run() -> None:
     warm_up()
     assert vega.bundle() is vega.bundle()
+
+
+def test_loads_that_share_a_number_keep_a_place_each() -> None:
+    def cell(level: float, text: str) -> Any:
+        return SimpleNamespace(level=level, level_text=text)
+
+    cells = [cell(8, "8"), cell(2, "2/s"), cell(2, "2"), cell(0, "replay-b"), cell(0, "replay-a"), cell(2, "2")]
+    assert columns.levels(cells) == ["replay-a", "replay-b", "2", "2/s", "8"]

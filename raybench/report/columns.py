@@ -44,9 +44,9 @@ def colours(cells: Iterable[Cell]) -> dict[str, str]:
     return {cell.configuration.label: cell.configuration.colour for cell in cells}
 
 
-def levels(cells: Iterable[Cell]) -> dict[float, str]:
-    """Load -> its label, rising."""
-    return dict(sorted({cell.level: cell.level_text for cell in cells}.items()))
+def levels(cells: Iterable[Cell]) -> list[str]:
+    """The labels of the loads, rising; concurrency 2 and 2 a second are two, and so are two traces."""
+    return [text for _, text in sorted({(cell.level, cell.level_text) for cell in cells})]
 
 
 def lines(cells: Iterable[Cell]) -> dict[tuple[str, str, str], list[Cell]]:

@@ -13,13 +13,13 @@ LOADS, PANELS = 8, 32
 def few(view: View, cells: Sequence[Cell], panels: int = PANELS) -> list[Cell]:
     """The cells of the configurations that are coloured and of some loads, the lowest and highest among them."""
     inside = coloured(view, cells)
-    levels = list(columns.levels(inside))
+    levels = columns.levels(inside)
     loads = min(LOADS, max(3, panels // max(1, len(_labels(inside)))))
     if len(levels) <= loads:
         return inside
     step = (len(levels) - 1) / (loads - 1)
     wanted = {levels[round(place * step)] for place in range(loads)}
-    return [cell for cell in inside if cell.level in wanted]
+    return [cell for cell in inside if cell.level_text in wanted]
 
 
 def coloured(view: View, cells: Sequence[Cell]) -> list[Cell]:

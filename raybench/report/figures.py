@@ -76,7 +76,7 @@ def _grid(view: View) -> Drawn:
         return None
     payloads = [payload for payload in view.payloads if any(row["payload"] == payload for row in rows)]
     classes = [said for _, said in grid.CLASSES]
-    levels = list(columns.levels(cells).values())
+    levels = columns.levels(cells)
     chart = grid_chart.grid(rows, columns.colours(cells), levels, payloads, classes, grid.NO_NUMBER)
     return chart, left_out(view.cells, cells)
 
@@ -89,7 +89,7 @@ def _saturation(view: View) -> Drawn:
     payloads = sorted({row["payload"] for row in rows}, key=lambda payload: (payload != view.payload, payload))
     shown = [cell for cell in cells if cell.valid]
     limit = view.limits.get("latency_mean")
-    chart = load.saturation(rows, columns.colours(shown), list(columns.levels(shown)), payloads, limit)
+    chart = load.saturation(rows, columns.colours(shown), sorted({cell.level for cell in shown}), payloads, limit)
     return chart, left_out(view.cells, cells)
 
 
@@ -97,7 +97,7 @@ def _percentiles(view: View) -> Drawn:
     cells = few(view, view.asked)
     rows = columns.percentiles(cells, view.findings.curves)
     shown = [cell for cell in cells if cell.valid]
-    levels = list(columns.levels(shown).values())
+    levels = columns.levels(shown)
     if not rows:
         return None
     chart = latency.percentiles(rows, columns.colours(shown), levels, view.latency_limit)
@@ -108,7 +108,7 @@ def _load_latency(view: View) -> Drawn:
     cells = few(view, view.asked)
     rows = columns.spread(cells, view.findings.curves)
     shown = [cell for cell in cells if cell.valid]
-    levels = list(columns.levels(shown).values())
+    levels = columns.levels(shown)
     if not rows:
         return None
     chart = load.load_latency(rows, columns.colours(shown), levels, view.latency_limit)
@@ -132,7 +132,7 @@ def _parts(view: View) -> Drawn:
     rows = streaming.parts(cells)
     if not rows:
         return None
-    levels = list(columns.levels(cells).values())
+    levels = columns.levels(cells)
     return stream.parts(rows, columns.colours(cells), levels), left_out(view.asked, cells)
 
 
@@ -140,7 +140,7 @@ def _tokens_latency(view: View) -> Drawn:
     cells = few(view, view.asked)
     rows = columns.tokens(cells, view.findings.tokens)
     shown = [cell for cell in cells if cell.valid]
-    levels, shares = list(columns.levels(shown).values()), [text for _, text in columns.SHARES]
+    levels, shares = columns.levels(shown), [text for _, text in columns.SHARES]
     if not rows:
         return None
     chart = latency.tokens_latency(rows, columns.colours(shown), levels, shares, view.latency_limit)
@@ -161,7 +161,7 @@ def _over_time(view: View) -> Drawn:
 def _error_rates(view: View) -> Drawn:
     cells = few(view, view.asked)
     rows = columns.error_rates(cells)
-    levels = list(columns.levels(cells).values())
+    levels = columns.levels(cells)
     if not rows:
         return None
     chart = load.error_rates(rows, columns.colours(cells), levels, columns.reach(rows))
