@@ -3,6 +3,10 @@
 import signal
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("raybench", deadline=None)  # a busy machine is slow: no test is red for that
+settings.load_profile("raybench")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
