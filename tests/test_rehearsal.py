@@ -4,16 +4,19 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import orjson
 import pytest
 
-from raybench import rehearsal
+from raybench import rehearsal, targets
 from raybench.analysis.stats import certified_floor
+from raybench.client.bodies import request
 from raybench.config import load_config
 from raybench.errors import InputError
 from raybench.load.probe import Step
 from raybench.plan import plan
 from raybench.rehearsal import MOST_REQUESTS, Need, Rehearsal, rehearse
 from raybench.rehearsal_text import as_dict, text
+from raybench.rows import Prompt
 
 FIXED = "{simulate: fixed, overrides: {ttft_s: 0.1, itl_s: 0.025, tokens: 5}}"
 SMALL = """\
@@ -41,10 +44,16 @@ def rehearsed(tmp_path: Path) -> Rehearsed:
     """The rehearsal of a small config with this load and endpoint, in this process."""
 
     def rehearsed(
-        load: str, endpoint: str = FIXED, more: str = "", payload: str = LOADS, workers: int = 1
+        load: str,
+        endpoint: str = FIXED,
+        more: str = "",
+        payload: str = LOADS,
+        workers: int = 1,
+        route: str = "route: stream",
     ) -> Rehearsal:
         path = tmp_path / "small.yaml"
         config_text = SMALL.replace("ENDPOINT", endpoint).replace(LOADS, payload).replace("LOAD", load)
+        config_text = config_text.replace("route: stream", route)
         path.write_text(config_text + more)
         config = load_config(path)
         return rehearse(config, plan(config), workers)
@@ -282,3 +291,25 @@ def test_a_first_look_that_is_stopped_as_too_slow_is_no_lost_row(rehearsed: Rehe
     assert [probe.probe.step for probe in found.searched.probes] == [Step.SANITY]
     assert found.searched.probes[0].seen.fault is None
     assert verdict.rate is None
+
+
+@pytest.mark.parametrize(("parameters", "streams"), [("{}", True), ("{stream: false}", False)])
+def test_the_openai_route_streams_unless_it_is_told_not_to(
+    parameters: str, streams: bool, rehearsed: Rehearsed, tmp_path: Path
+) -> None:
+    openai = f"route: openai\n    parameters: {parameters}"
+    (trial,) = rehearsed("{kind: closed, concurrency: 1, requests: 20}", route=openai).trials
+    assert trial.row["ok"] == 20
+    assert (trial.row["ttft_p50"] is not None) == streams
+
+    there = "{name: there, url: 'http://127.0.0.1:9'}"
+    path = tmp_path / "there.yaml"
+    written = SMALL.replace("ENDPOINT", there).replace("LOAD", "{kind: closed, concurrency: 1, requests: 20}")
+    path.write_text("region: us-west-2\n" + written.replace("route: stream", openai))
+    config = load_config(path)
+    aim = targets.target(config, config.experiments[0], None)
+    assert aim.streams == streams
+    assert (
+        orjson.loads(request(aim, config.experiments[0].parameters, Prompt("Hi", 1, "estimate")).body)["stream"]
+        == streams
+    )

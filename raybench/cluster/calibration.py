@@ -148,7 +148,9 @@ def figures(
         end=Errors.of(end),
         planned_per_s=sum(row["planned_ns"] in inside for row in everyone) / rung.seconds,
         sent_per_s=sum((row["sent_ns"] or 0) in inside for row in everyone) / rung.seconds,
-        lateness_p99_ms=Errors.of([row["sent_ns"] - row["planned_ns"] for row in measured if row["sent_ns"]]).p99_ms,
+        lateness_p99_ms=Errors.of(
+            [row["sent_ns"] - row["planned_ns"] for row in measured if row["sent_ns"] is not None]
+        ).p99_ms,
         chunks_per_s=sum(ns in inside for row in everyone for ns in row["chunk_ns"] or ()) / rung.seconds,
         **told,
     )

@@ -72,8 +72,19 @@ class Closed:
         return round(self.think_time_s * NS_PER_S)
 
 
+class _OneRate:
+    """What loads of one rate have in common."""
+
+    __slots__ = ()
+    rate: float
+
+    def most_due(self, within_ns: int, until_ns: int) -> float:
+        """As many as its rate brings."""
+        return self.rate * within_ns / NS_PER_S
+
+
 @dataclass(frozen=True, slots=True)
-class Constant:
+class Constant(_OneRate):
     """`rate` requests a second, evenly spaced, the first at T0."""
 
     rate: float
@@ -89,10 +100,6 @@ class Constant:
     def label(self) -> str:
         return f"constant-{float(self.rate)}{_most(self.max_in_flight)}"
 
-    def most_due(self, within_ns: int, until_ns: int) -> float:
-        """As many as its rate brings."""
-        return self.rate * within_ns / NS_PER_S
-
     def offsets_ns(self, seed: int, *, duration_ns: int | None = None, count: int | None = None) -> Offsets:
         """Arrival k at k/rate seconds, rounded up to a nanosecond; the seed changes nothing."""
         rate = _exact(self.rate)
@@ -100,7 +107,7 @@ class Constant:
 
 
 @dataclass(frozen=True, slots=True)
-class Poisson:
+class Poisson(_OneRate):
     """`rate` requests a second on average, each independent of all others: exponential gaps."""
 
     rate: float
@@ -116,10 +123,6 @@ class Poisson:
     def label(self) -> str:
         return f"poisson-{float(self.rate)}{_most(self.max_in_flight)}"
 
-    def most_due(self, within_ns: int, until_ns: int) -> float:
-        """As many as its rate brings."""
-        return self.rate * within_ns / NS_PER_S
-
     def offsets_ns(self, seed: int, *, duration_ns: int | None = None, count: int | None = None) -> Offsets:
         """Sums of exponential gaps of mean 1/rate, the first of them before the first arrival."""
         rng = _rng(seed)
@@ -128,7 +131,7 @@ class Poisson:
 
 
 @dataclass(frozen=True, slots=True)
-class Gamma:
+class Gamma(_OneRate):
     """`rate` requests a second on average, with gamma gaps of shape `burstiness`: 1 is Poisson, less is burstier.
 
     The gaps' deviation over their mean is 1/√burstiness.
@@ -148,10 +151,6 @@ class Gamma:
     @property
     def label(self) -> str:
         return f"gamma-{float(self.rate)}-burstiness-{float(self.burstiness)}{_most(self.max_in_flight)}"
-
-    def most_due(self, within_ns: int, until_ns: int) -> float:
-        """As many as its rate brings."""
-        return self.rate * within_ns / NS_PER_S
 
     def offsets_ns(self, seed: int, *, duration_ns: int | None = None, count: int | None = None) -> Offsets:
         """Sums of gamma gaps of mean 1/rate, the first of them before the first arrival."""
