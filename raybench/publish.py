@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raybench.analysis import decide, reduce, searched, validity
+from raybench.analysis import decide, reduce, searched
+from raybench.analysis.columns import Valid
 from raybench.analysis.reduce import Findings
 from raybench.errors import CriteriaMissedError, InvalidRunError, RaybenchError
 from raybench.report import build
@@ -45,7 +46,7 @@ def publish(rundir: RunDir, manifest: Mapping[str, Any], findings: Findings) -> 
     for sentence in dict.fromkeys((*found, *map(decide.plain, decision.sentences))):
         print(sentence)
     print(f"report: {rundir.path / 'report.html'}")
-    invalid = [trial for trial in findings.trials.to_pylist() if trial["valid"] == validity.Valid.INVALID]
+    invalid = [trial for trial in findings.trials.to_pylist() if trial["valid"] == Valid.INVALID]
     if invalid:
         codes = sorted({code for trial in invalid for code in trial["reasons"]})
         many = f"{len(invalid)} of {len(findings.trials)} trials"

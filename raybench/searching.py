@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from raybench import manifest as manifests
 from raybench.analysis import validity
+from raybench.analysis.columns import Valid
 from raybench.analysis.metrics import Requests
 from raybench.analysis.reduce import reduce_trial
 from raybench.analysis.searched import FAULTS
@@ -101,7 +102,7 @@ class _Playing:
         manifest = self.stage.manifest
         row = reduce_trial(rows, self.stage.trials[one.trial_id], manifest).trials.to_pylist()[0]
         _, reasons = validity.verdict(row, manifest["criteria"])
-        invalid = (reason.code for reason in reasons if reason.makes is validity.Valid.INVALID)
+        invalid = (reason.code for reason in reasons if reason.makes is Valid.INVALID)
         return next((code for code in invalid if code in FAULTS), None)
 
     def told(self, played: PlayedProbe) -> None:

@@ -11,6 +11,7 @@ from made import setting
 from raybench.analysis import decide, standing
 from raybench.analysis.columns import TRIALS, criterion_column, criterion_unit
 from raybench.analysis.decide import Decision, plain
+from raybench.analysis.pooled import ESTIMATED, RULES
 from raybench.analysis.spoken import criterion_name, criterion_value
 from raybench.analysis.standing import Standing
 from raybench.config import COSTS, TIMES
@@ -258,6 +259,22 @@ def test_where_every_repeat_failed_the_price_fails_as_it_does_in_one() -> None:
         (one,) = decided(*played, criteria={"cost_per_10k": 5.0}).settings.values()
         assert one.row["requests_per_s"] == 0.0
         assert [(state.standing, state.exceedance) for state in one.states] == [(Standing.FAIL, math.inf)]
+
+
+def test_every_column_of_a_trial_says_how_repeats_are_put_together() -> None:
+    intervals = {f"{name}{end}" for name in (*ESTIMATED, "error_rate") for end in ("", "_low", "_high")}
+    assert set(RULES) | intervals == set(TRIALS.names)
+    assert not set(RULES) & intervals
+
+
+def test_what_went_wrong_in_a_later_repeat_is_in_the_setting() -> None:
+    """Each of these was once the first repeat's alone."""
+    odd = {"stamp_disorders": 2, "new_connections": 5, "lost_actors": 1, "cached_repeats": 7}
+    later = {"drift": -0.4, "ceiling_streams": 64.0, "streams": 70.0, "missed": ["latency_mean"]}
+    rows = [made("a", 1, 2.0, 20.0, repeat=0, drift=0.1, ceiling_streams=96.0, streams=8.0)]
+    rows += [made("a", 1, 2.0, 20.0, repeat=1, **odd, **later)]
+    (one,) = decided(*rows).settings.values()
+    assert {name: one.row[name] for name in odd | later} == odd | later
 
 
 def test_one_bad_repeat_spoils_the_setting() -> None:

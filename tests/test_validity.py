@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from made import OPEN, failed, loop, numbers, requests, row, unsent
 
+from raybench.analysis.columns import Valid
 from raybench.analysis.facts import facts
-from raybench.analysis.validity import CHECKS, Valid, verdict
+from raybench.analysis.validity import CHECKS, verdict
 from raybench.rows import Row
 
 Trips = tuple[str, str, Callable[[], dict[str, Any]]]

@@ -12,6 +12,7 @@ from enum import StrEnum
 from statistics import NormalDist
 
 from raybench.analysis import stats
+from raybench.analysis.columns import PRICE
 from raybench.analysis.metrics import Facts
 from raybench.analysis.standing import Setting
 from raybench.analysis.stats import Estimate
@@ -25,7 +26,7 @@ POINTS = 0.01
 MOST_REQUESTS = 100_000_000
 Z = NormalDist().inv_cdf((1 + stats.CONFIDENCE) / 2)
 MORE_IS_BETTER = ("requests_per_s",)
-METRICS = ("latency_mean", "latency_p95", "ttft_p95", "requests_per_s", "price_per_10k_txn", "error_rate")
+METRICS = ("latency_mean", "latency_p95", "ttft_p95", "requests_per_s", PRICE, "error_rate")
 
 
 class Call(StrEnum):

@@ -1,11 +1,46 @@
 """Every metric once: its name, its unit, what it is; together the columns of the trials table."""
 
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import NamedTuple
 
 import pyarrow as pa
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+
+
+INSTANTS = {
+    "planned_ns": "planned",
+    "sent_ns": "sent",
+    "first_token_ns": "first token",
+    "last_token_ns": "last token",
+    "end_ns": "last byte",
+}
+"""The instants of a request that metrics are made of, as people say them."""
+
+
+class Duration(NamedTuple):
+    """A time of one request: the instant `later` minus the instant `earlier`."""
+
+    later: str
+    earlier: str
+
+    @property
+    def means(self) -> str:
+        """What it is, in words."""
+        return f"{INSTANTS[self.later]} - {INSTANTS[self.earlier]}"
+
+
+DURATIONS = {
+    "latency": Duration("end_ns", "planned_ns"),
+    "service_latency": Duration("end_ns", "sent_ns"),
+    "ttft": Duration("first_token_ns", "planned_ns"),
+    "service_ttft": Duration("first_token_ns", "sent_ns"),
+    "lateness": Duration("sent_ns", "planned_ns"),
+    "decoding": Duration("last_token_ns", "first_token_ns"),
+    "answering": Duration("end_ns", "first_token_ns"),
+}
+"""Every difference of two instants of one request."""
 
 
 class Spread(NamedTuple):
@@ -18,9 +53,9 @@ class Spread(NamedTuple):
 
 
 SPREADS = {
-    "latency": Spread("s", "latency", "last byte - planned"),
-    "service_latency": Spread("s", "service latency", "last byte - sent"),
-    "ttft": Spread("s", "time to first token", "first token - planned", streamed=True),
+    "latency": Spread("s", "latency", DURATIONS["latency"].means),
+    "service_latency": Spread("s", "service latency", DURATIONS["service_latency"].means),
+    "ttft": Spread("s", "time to first token", DURATIONS["ttft"].means, streamed=True),
     "itl": Spread(
         "s",
         "inter-token latency",
@@ -33,7 +68,7 @@ SPREADS = {
     "tpot": Spread(
         "s",
         "time per output token",
-        "(last token - first token) / (completion tokens - 1); none for a reply in one chunk",
+        f"({DURATIONS['decoding'].means}) / (completion tokens - 1); none for a reply in one chunk",
         streamed=True,
     ),
     "output_tokens_per_s_per_user": Spread(
@@ -43,9 +78,9 @@ SPREADS = {
 """Metrics of requests with a mean (of ok requests) and percentiles (of all)."""
 
 PARTS = {
-    "client_mean": "sent - planned: the client's own delay",
-    "prefill_mean": "first token - sent: waiting for a place, and the prompt",
-    "decode_mean": "last byte - first token",
+    "client_mean": f"{DURATIONS['lateness'].means}: the client's own delay",
+    "prefill_mean": f"{DURATIONS['service_ttft'].means}: waiting for a place, and the prompt",
+    "decode_mean": DURATIONS["answering"].means,
 }
 """What mean latency is made of, in seconds, over ok requests that had a first token."""
 
@@ -70,7 +105,10 @@ RATES = {
 }
 """Metrics of a whole trial, each with its 95 % interval."""
 
-ALIASES = {"cost_per_10k": "price_per_10k_txn"}
+PRICE = "price_per_10k_txn"
+"""The metric that settings are ranked by."""
+
+ALIASES = {"cost_per_10k": PRICE}
 """Criteria that go by a shorter name than their column."""
 
 
@@ -106,6 +144,14 @@ def _spread(name: str) -> Iterator[pa.Field]:
 
 def _rate(name: str) -> Iterator[pa.Field]:
     return _estimates(name, *RATES[name])
+
+
+class Valid(StrEnum):
+    """The verdict on a trial: whether its numbers can be trusted."""
+
+    VALID = "VALID"
+    INVALID = "INVALID"
+    INCONCLUSIVE = "INCONCLUSIVE"
 
 
 _TEXTS, _COUNT = pa.list_(pa.string()), pa.int64()
@@ -151,9 +197,13 @@ TRIALS = pa.schema(
         *_rate("price_per_10k_txn"),
         *_rate("price_per_1m_output_tokens"),
         *_rate("price_per_1m_good_tokens"),
-        _field("lateness_p50", pa.float64(), "s", "sent - planned; as measured, with no floor of samples"),
-        _field("lateness_p99", pa.float64(), "s", "sent - planned; as measured, with no floor of samples"),
-        _field("lateness_max", pa.float64(), "s", "sent - planned"),
+        _field(
+            "lateness_p50", pa.float64(), "s", f"{DURATIONS['lateness'].means}; as measured, with no floor of samples"
+        ),
+        _field(
+            "lateness_p99", pa.float64(), "s", f"{DURATIONS['lateness'].means}; as measured, with no floor of samples"
+        ),
+        _field("lateness_max", pa.float64(), "s", DURATIONS["lateness"].means),
         _field("little_ratio", pa.float64(), "1", "time slots were filled / time they were there, in the window"),
         _field("beyond", _TEXTS, means="percentiles that fall among requests that never finished"),
         _field("n_eff", pa.float64(), "requests", "independent requests that the latencies are worth"),

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from raybench.analysis.change import METRICS, Call, Change, change_of
+from raybench.analysis.columns import Valid
 from raybench.analysis.comparable import Difference, Key, differences, remarks, unhashed
 from raybench.analysis.metrics import Facts
 from raybench.analysis.standing import Setting, settings
@@ -112,6 +113,6 @@ def _uncalled(setting: Setting, side: str) -> str:
     """Why numbers of a setting cannot be called at all."""
     if not setting.played or setting.row["state"] != "done":
         return f"not {'finished' if setting.played else 'played'} in the {side}"
-    if setting.row["valid"] == "INVALID":
+    if setting.row["valid"] == Valid.INVALID:
         return f"INVALID in the {side} ({', '.join(setting.row.get('reasons') or ()) or 'no reason given'})"
     return ""

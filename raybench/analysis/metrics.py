@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raybench.analysis.columns import DURATIONS
 from raybench.clock import NS_PER_S
 from raybench.rows import Outcome, Phase
 
@@ -23,29 +24,6 @@ if TYPE_CHECKING:
 
 Mask = npt.NDArray[np.bool_]
 Facts = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Duration:
-    """A metric of one request in seconds: the instant `later` minus the instant `earlier`."""
-
-    name: str
-    later: str
-    earlier: str
-    means: str
-
-
-DURATIONS = (
-    Duration(
-        "latency", "end_ns", "planned_ns", "last byte - planned: what a user waits, the client's delay included"
-    ),
-    Duration("service_latency", "end_ns", "sent_ns", "last byte - sent: what the endpoint takes"),
-    Duration("ttft", "first_token_ns", "planned_ns", "first token - planned"),
-    Duration("service_ttft", "first_token_ns", "sent_ns", "first token - sent: what the endpoint takes to begin"),
-    Duration("lateness", "sent_ns", "planned_ns", "sent - planned: the load generator's own delay"),
-    Duration("decoding", "last_token_ns", "first_token_ns", "last token - first token"),
-)
-"""Every difference of two instants of one request."""
 
 
 class Requests:
@@ -75,9 +53,12 @@ class Requests:
         return np.asarray(pc.fill_null(codes, -1).to_numpy(zero_copy_only=False), np.int64)[self.order]
 
     def durations(self) -> "dict[str, Values]":
-        """Every metric of DURATIONS in seconds, and those made of them."""
-        seconds = {d.name: (self.numbers(d.later) - self.numbers(d.earlier)) / NS_PER_S for d in DURATIONS}
-        steps, decoding = self.numbers("completion_tokens") - 1, seconds.pop("decoding")
+        """Every one of DURATIONS in seconds, and `tpot`."""
+        seconds = {
+            name: (self.numbers(each.later) - self.numbers(each.earlier)) / NS_PER_S
+            for name, each in DURATIONS.items()
+        }
+        steps, decoding = self.numbers("completion_tokens") - 1, seconds["decoding"]
         shown = (steps > 0) & (decoding > 0)
         seconds["tpot"] = np.divide(decoding, steps, out=np.full_like(steps, np.nan), where=shown)
         return seconds

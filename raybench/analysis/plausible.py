@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from raybench.analysis.columns import PRICE
 from raybench.analysis.metrics import Facts
 from raybench.analysis.spoken import listed, percent, seconds, usd
 from raybench.rows import max_tokens
@@ -104,7 +105,7 @@ def _echo(rows: Sequence[Facts], asked: Asked) -> Iterator[Doubt]:
 
 def _steps(rows: Sequence[Facts], asked: Asked) -> Iterator[Doubt]:
     """Throughput in whole numbers, and so prices in steps: rounded before it was divided by."""
-    priced = [row for row in rows if row["transactions_per_minute"] and row["price_per_10k_txn"]]
+    priced = [row for row in rows if row["transactions_per_minute"] and row[PRICE]]
     if len(priced) < FEWEST or any(row["transactions_per_minute"] % 1 for row in priced):
         return
     pairs = [
@@ -116,8 +117,8 @@ def _steps(rows: Sequence[Facts], asked: Asked) -> Iterator[Doubt]:
     text = f"All {len(priced)} throughputs are whole numbers, rounded before prices were made of them"
     if pairs:
         least = min(pairs, key=lambda pair: pair[0]["transactions_per_minute"])
-        rates = [f"{row['transactions_per_minute']:.0f} (${usd(row['price_per_10k_txn'])})" for row in least]
-        jump = least[0]["price_per_10k_txn"] / least[1]["price_per_10k_txn"] - 1
+        rates = [f"{row['transactions_per_minute']:.0f} (${usd(row[PRICE])})" for row in least]
+        jump = least[0][PRICE] / least[1][PRICE] - 1
         text += f": between {listed(rates)} requests a minute the price jumps by {percent(jump)}"
     yield Doubt("price_steps", tuple(row["trial_id"] for row in priced), f"{text}.")
 

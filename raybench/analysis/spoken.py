@@ -3,14 +3,14 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from raybench.analysis.columns import SPREADS, criterion_column, criterion_unit
+from raybench.analysis.columns import PRICE, SPREADS, criterion_column, criterion_unit
 
 NO_NUMBER = "–"
 
 _CRITERIA = {
     "error_rate": "error rate",
     "price_per_txn": "cost per request",
-    "price_per_10k_txn": "cost per 10,000 requests",
+    PRICE: "cost per 10,000 requests",
     "price_per_1m_output_tokens": "cost per million output tokens",
     "price_per_1m_good_tokens": "cost per million good tokens",
 }

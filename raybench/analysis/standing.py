@@ -7,11 +7,9 @@ from enum import StrEnum
 from typing import Any
 
 from raybench.analysis import stats
-from raybench.analysis.columns import PARTS, TRIALS, criterion_column, criterion_unit
+from raybench.analysis.columns import PRICE, Valid, criterion_column, criterion_unit
 from raybench.analysis.metrics import Facts
-from raybench.rows import Source
-
-PRICE = "price_per_10k_txn"
+from raybench.analysis.pooled import pooled
 
 
 class Standing(StrEnum):
@@ -74,18 +72,18 @@ class Setting:
     @property
     def load(self) -> str:
         """The load in words: `concurrency 8`, or the label of an open load."""
-        closed = self.row.get("kind", "closed") == "closed" and self.row.get("concurrency")
+        closed = self.row["kind"] == "closed" and self.row["concurrency"]
         return f"concurrency {self.row['concurrency']}" if closed else str(self.row["load"])
 
     @property
     def usd(self) -> stats.Estimate:
         """The price of 10,000 requests."""
-        return stats.Estimate(*(self.row.get(PRICE + end) for end in ("", "_low", "_high")))
+        return stats.Estimate(*(self.row[PRICE + end] for end in ("", "_low", "_high")))
 
     @property
     def rank(self) -> tuple[float, float]:
         """What settings that pass are ordered by: price, then mean latency; unknown is last."""
-        known = (self.row.get(PRICE), self.row.get("latency_mean"))
+        known = (self.row[PRICE], self.row["latency_mean"])
         price, latency = (math.inf if value is None else float(value) for value in known)
         return price, latency
 
@@ -97,7 +95,7 @@ class Setting:
     @property
     def counts(self) -> bool:
         """Whether it may be decided by: its trials were played whole and are VALID."""
-        return bool(self.row.get("state", "done") == "done" and self.row.get("valid", "VALID") == "VALID")
+        return bool(self.row["state"] == "done" and self.row["valid"] == Valid.VALID)
 
     @property
     def missed(self) -> tuple[State, ...]:
@@ -129,7 +127,7 @@ def settings(trials: Sequence[Facts], criteria: Mapping[str, float]) -> tuple[Se
     cells: dict[tuple[Any, ...], list[Facts]] = {}
     for row in trials:
         cells.setdefault((row["experiment"], row["payload"], row["load"]), []).append(row)
-    together = (rows[0] if len(rows) == 1 else _together(rows) for rows in cells.values())
+    together = (rows[0] if len(rows) == 1 else pooled(rows) for rows in cells.values())
     return tuple(Setting(row, states(row, criteria)) for row in together)
 
 
@@ -156,62 +154,3 @@ def _state(row: Facts, criterion: str, limit: float) -> State:
     standing = (Standing.PASS if within else Standing.FAIL) if sure else Standing.UNSURE
     excess = value / limit if limit else math.inf if value > 0 else 0.0
     return State(criterion, standing, limit, value, low, high, excess)
-
-
-_SPREAD_OVER = tuple(name.removesuffix("_low") for name in TRIALS.names if name.endswith("_low"))
-_CERTIFIED = tuple(name for name in TRIALS.names if name.endswith("_certified"))
-_ADDED_UP = ("requests", "ok", "failed", "not_sent", "lost", "throttled", "truncated", "missing_rows", "window_s")
-_ODD = ("echoed", "over_max", "token_mismatches")
-_SOURCES = ("prompt_tokens_source", "completion_tokens_source")
-_AVERAGED = ("prompt_token_count_mean", "completion_token_count_mean", *PARTS)
-_WORST = ("lateness_p50", "lateness_p99", "lateness_max", "cpu_share", "lag_p99_s", "lag_max_s", "prompts_repeated")
-
-
-def _together(rows: Sequence[Facts]) -> Facts:
-    """Repeats as one row: times and rates on the log scale, counts added up, the worst verdict of all.
-
-    A bound that was certified for one trial says nothing of them together, so the row has none.
-    """
-    row = dict(rows[0])
-    for name in _SPREAD_OVER:
-        values = [each.get(name) for each in rows]
-        one = _combined(values)
-        row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
-    row |= {name: sum(each.get(name) or 0 for each in rows) for name in _ADDED_UP + _ODD}
-    row |= {name: stats.average([each.get(name) for each in rows]) for name in _AVERAGED}
-    row |= {name: max((x for each in rows if (x := each.get(name)) is not None), default=None) for name in _WORST}
-    row |= {name: _least_exact([each.get(name) for each in rows]) for name in _SOURCES}
-    row |= dict.fromkeys(_CERTIFIED)
-    row["little_ratio"] = _farthest_from_one([each.get("little_ratio") for each in rows])
-    row["steady"] = _all([each.get("steady") for each in rows])
-    row["trial_ids"] = [each["trial_id"] for each in rows]
-    errors = stats.wilson(row["failed"], row["requests"])
-    row |= {"error_rate": errors.value, "error_rate_low": errors.low, "error_rate_high": errors.high}
-    verdicts = {each.get("valid", "VALID") for each in rows}
-    row["valid"] = next(valid for valid in ("INVALID", "INCONCLUSIVE", "VALID") if valid in verdicts)
-    states = {each.get("state", "done") for each in rows}
-    row["state"] = states.pop() if len(states) == 1 else "partial"
-    for name in ("reasons", "reason_texts", "beyond"):
-        row[name] = list(dict.fromkeys(text for each in rows for text in each.get(name) or ()))
-    return row
-
-
-def _combined(values: Sequence[float | None]) -> stats.Estimate:
-    """The mean on the log scale; 0 where all are, such as throughput where every request failed."""
-    if all(value == 0 for value in values):
-        return stats.Estimate(0.0)
-    known = [float(value) for value in values if value is not None]
-    return stats.combined(known) if len(known) == len(values) else stats.Estimate()
-
-
-def _least_exact(said: Sequence[str | None]) -> str | None:
-    return next((source.value for source in reversed(Source) if source in said), None)
-
-
-def _farthest_from_one(ratios: Sequence[float | None]) -> float | None:
-    return max((ratio for ratio in ratios if ratio is not None), key=lambda ratio: abs(ratio - 1), default=None)
-
-
-def _all(said: Sequence[bool | None]) -> bool | None:
-    """False if any is; None if any cannot tell."""
-    return False if False in said else None if None in said else True

@@ -197,12 +197,11 @@ def _gaps(rows: Requests, gaps: Gaps, total: Values, number: Values) -> dict[str
 
 
 def _parts(rows: Requests, seconds: Mapping[str, Values]) -> dict[str, float | None]:
-    first = seconds["ttft"]
-    counted = rows.ok & rows.measured & ~np.isnan(first)
+    counted = rows.ok & rows.measured & ~np.isnan(seconds["ttft"])
     parts = {
         "client_mean": seconds["lateness"],
         "prefill_mean": seconds["service_ttft"],
-        "decode_mean": seconds["latency"] - first,
+        "decode_mean": seconds["answering"],
     }
     return {name: float(part[counted].mean()) if counted.any() else None for name, part in parts.items()}
 

@@ -6,10 +6,9 @@ cannot tell; a reason that does neither is a remark on a VALID trial.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 from raybench.analysis import stats
-from raybench.analysis.columns import QUANTILES, SPREADS, criterion_column
+from raybench.analysis.columns import QUANTILES, SPREADS, Valid, criterion_column
 from raybench.analysis.facts import DRIFT
 from raybench.analysis.metrics import Facts
 
@@ -42,14 +41,6 @@ CONNECTIONS = 0.05
 
 FASTER = 0.9
 """How fast a prompt may be answered the second time, over the first; faster is a cache (MLPerf's TEST04)."""
-
-
-class Valid(StrEnum):
-    """The verdict on a trial."""
-
-    VALID = "VALID"
-    INVALID = "INVALID"
-    INCONCLUSIVE = "INCONCLUSIVE"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from raybench.analysis.columns import PRICE, Valid
 from raybench.report import columns, sentences
 from raybench.report.cells import Cell, Configuration, payload_label
 from raybench.report.text import count, fixed, listed, seconds, usd
@@ -61,7 +62,7 @@ def _cheapest(view: View) -> dict[str, str]:
     name = f"{cell.configuration.label}, {cell.load_text}."
     if not view.winner:
         name += f" Here {listed(sentences.misses_of(cell))}."
-    figure = f"${usd(cell.row['price_per_10k_txn'])} / 10k" if cell.row["price_per_10k_txn"] else "no price"
+    figure = f"${usd(cell.row[PRICE])} / 10k" if cell.row[PRICE] else "no price"
     if view.winner is None:
         return _card("fail", "Nearest miss", figure, name)
     return _card("warn" if doubtful else "pass", what if view.limits else "Cheapest measured", figure, name)
@@ -75,7 +76,7 @@ def _fastest(view: View) -> dict[str, str]:
         return _card("mute", "Fastest", "–", "No trial can be counted.")
     what = "Fastest inside the limits" if inside and view.limits else "Fastest measured"
     name = f"{cell.configuration.label}, {cell.load_text}"
-    price = f", ${usd(cell.row['price_per_10k_txn'])} / 10k" if cell.row["price_per_10k_txn"] else ""
+    price = f", ${usd(cell.row[PRICE])} / 10k" if cell.row[PRICE] else ""
     return _card("pass" if inside else "mute", what, f"{seconds(cell.row['latency_mean'])} s mean", f"{name}{price}.")
 
 
@@ -98,7 +99,7 @@ def _trust(view: View) -> dict[str, str]:
     if not view.cells:
         return _card("mute", "Trust", "–", "No trial can be counted.")
     invalid = sum(not cell.valid for cell in view.cells)
-    doubtful = sum(cell.row["valid"] == "INCONCLUSIVE" for cell in view.cells)
+    doubtful = sum(cell.row["valid"] == Valid.INCONCLUSIVE for cell in view.cells)
     if invalid:
         said = f"of {count(len(view.cells), 'trial')}, struck through below; see Trust for the reasons."
         return _card("fail", "Trust", f"{invalid} INVALID", said)

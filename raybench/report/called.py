@@ -4,13 +4,14 @@ import math
 from collections.abc import Sequence
 
 from raybench.analysis.change import POINTS, ZONE, Call, Change
+from raybench.analysis.columns import PRICE
 from raybench.analysis.compare import Comparison, Pair
 from raybench.analysis.decide import Phrase, Sentence
 from raybench.report.banners import Banner
 from raybench.report.compared import NAMES, labels, shown_of
 from raybench.report.text import clean, count, listed
 
-UNITS = {"latency_mean": " s", "latency_p95": " s", "ttft_p95": " s", "price_per_10k_txn": " USD per 10k"}
+UNITS = {"latency_mean": " s", "latency_p95": " s", "ttft_p95": " s", PRICE: " USD per 10k"}
 
 
 def verdict(comparison: Comparison) -> list[tuple[str, Sentence]]:

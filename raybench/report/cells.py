@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raybench.analysis.columns import criterion_unit
+from raybench.analysis.columns import PRICE, Valid, criterion_unit
 from raybench.analysis.decide import Decision
 from raybench.analysis.standing import Setting, State
 from raybench.report import palette
@@ -70,7 +70,7 @@ class Cell:
     @property
     def valid(self) -> bool:
         """Whether its numbers may be read at all; INCONCLUSIVE ones may, with their reasons beside them."""
-        return bool(self.row["valid"] != "INVALID")
+        return bool(self.row["valid"] != Valid.INVALID)
 
     @property
     def counted(self) -> bool:
@@ -180,7 +180,7 @@ def chosen(decision: Decision, manifest: Mapping[str, Any]) -> list[str]:
     for found in decision.recommendations:
         best = found.trial_id or found.nearest
         if found.payload == decision.payload and best is not None:
-            price = decision.settings[best].row["price_per_10k_txn"]
+            price = decision.settings[best].row[PRICE]
             prices[found.experiment] = (0 if found.trial_id else 1, math.inf if price is None else price)
     return sorted(sorted(names, key=lambda name: prices[name])[: palette.SERIES], key=names.index)
 

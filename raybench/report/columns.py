@@ -8,8 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raybench.analysis.columns import criterion_column
-from raybench.analysis.standing import PRICE
+from raybench.analysis.columns import PRICE, criterion_column
 from raybench.report.cells import Cell
 from raybench.report.text import seconds, usd
 from raybench.report.vega import MAX_ROWS

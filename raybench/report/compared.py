@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raybench.analysis.change import POINTS, ZONE, Call, Change
+from raybench.analysis.columns import PRICE, Valid
 from raybench.analysis.comparable import Key
 from raybench.analysis.compare import Comparison, Pair
 from raybench.report.cells import configurations, payload_label
@@ -29,7 +30,7 @@ NAMES: Mapping[str, tuple[str, str, Write]] = {
     "latency_p95": ("p95 latency", "p95 latency, s", seconds),
     "ttft_p95": ("p95 TTFT", "p95 TTFT, s", seconds),
     "requests_per_s": ("requests per second", "Requests/s", lambda value: fixed(value, 2)),
-    "price_per_10k_txn": ("cost", "$ per 10k", usd),
+    PRICE: ("cost", "$ per 10k", usd),
     "error_rate": ("error rate", "Error rate", percent),
 }
 """Metric -> in a sentence, at the head of a column, and how its numbers are written."""
@@ -118,7 +119,7 @@ def _remark(pair: Pair) -> str:
     """What of a cell is INCONCLUSIVE, and why."""
     said = []
     for setting, side in ((pair.base, "base"), (pair.candidate, "candidate")):
-        if setting.row["valid"] == "INCONCLUSIVE":
+        if setting.row["valid"] == Valid.INCONCLUSIVE:
             why = clean(", ".join(setting.row.get("reasons") or ()))
             said.append(f"INCONCLUSIVE in the {side}" + (f" ({why})" if why else ""))
     return "; ".join(said)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from raybench.analysis.columns import PRICE
 from raybench.report.cells import Cell
 from raybench.report.columns import Rows, identity
 from raybench.report.view import View
@@ -41,7 +42,7 @@ def grid(view: View, cells: Sequence[Cell]) -> Rows:
                 "text": _text(cell, value),
                 "passes": cell.verdict == "pass",
                 "best": cell.row["trial_id"] in best,
-                "usd": cell.row["price_per_10k_txn"],
+                "usd": cell.row[PRICE],
                 "standing": cell.verdict_text,
             }
         )

@@ -6,11 +6,11 @@ from typing import Any
 
 import jinja2
 
-from raybench.analysis.columns import criterion_column, criterion_unit
+from raybench.analysis.columns import PRICE, Valid, criterion_column, criterion_unit
 from raybench.analysis.decide import Decision
 from raybench.analysis.reduce import Findings
 from raybench.analysis.spoken import criterion_name
-from raybench.analysis.standing import PRICE, State
+from raybench.analysis.standing import State
 from raybench.report import maximum, trust
 from raybench.report.answer import rule
 from raybench.report.banners import banners
@@ -75,7 +75,7 @@ def write(view: View, charts: Sequence[str] = tuple(PLOTS)) -> str:
         searches=maximum.in_markdown(view),
         maximum_rule=maximum.RULE,
         checks=[(one.glyph, one.name, markdown_text(one.found)) for one in trust.checks(view)],
-        distrusted=[_distrusted(cell) for cell in view.cells if cell.row["valid"] != "VALID"],
+        distrusted=[_distrusted(cell) for cell in view.cells if cell.row["valid"] != Valid.VALID],
     )
 
 
@@ -228,7 +228,7 @@ def _recommendation(view: View, payload: str, experiment: str) -> tuple[str, str
 
 
 def _cheapness(cell: Cell) -> tuple[float, float]:
-    price, rate = cell.row["price_per_10k_txn"], cell.row["transactions_per_minute"]
+    price, rate = cell.row[PRICE], cell.row["transactions_per_minute"]
     return (math.inf if price is None else price, -(rate or 0.0))
 
 

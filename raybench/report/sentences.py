@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from raybench.analysis.columns import criterion_unit
+from raybench.analysis.columns import PRICE, criterion_unit
 from raybench.analysis.decide import Phrase
 from raybench.analysis.spoken import criterion_limit, criterion_name, criterion_value
 from raybench.analysis.standing import State
@@ -36,8 +36,8 @@ def measured(cell: Cell) -> str:
     """What a setting does, with its intervals and what its sample cannot exclude."""
     row = cell.row
     parts = [f"{seconds(row['latency_mean'])} s mean latency{_between(row, 'latency_mean', seconds)}"]
-    if row["price_per_10k_txn"] is not None:
-        parts.append(f"${usd(row['price_per_10k_txn'])} per 10,000 requests{_between(row, 'price_per_10k_txn', usd)}")
+    if row[PRICE] is not None:
+        parts.append(f"${usd(row[PRICE])} per 10,000 requests{_between(row, PRICE, usd)}")
     failed = row["requests"] - row["ok"]
     room = row.get("error_rate_high")
     left = f" (which leaves room for a true rate up to {percent(room)})" if room is not None else ""
@@ -119,7 +119,7 @@ def errors(cells: Sequence[Cell]) -> str:
 
 def price(cells: Sequence[Cell]) -> str:
     """The spread of prices on the data set that was asked about."""
-    prices = [cell.row["price_per_10k_txn"] for cell in cells if cell.counted and cell.row["price_per_10k_txn"]]
+    prices = [cell.row[PRICE] for cell in cells if cell.counted and cell.row[PRICE]]
     if not prices:
         return "Down and left is better."
     return f"Down and left is better. Settings that can be counted cost ${usd(min(prices))} to ${usd(max(prices))}."

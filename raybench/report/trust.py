@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raybench.analysis import stats
+from raybench.analysis.columns import Valid
 from raybench.analysis.plausible import LITTLE, doubts, little
 from raybench.analysis.validity import BUSY, LATE_S
 from raybench.report.cells import Cell
@@ -45,7 +46,7 @@ def checks(view: View) -> list[Check]:
 def _validity(view: View) -> Check:
     cells = view.cells
     invalid = [cell for cell in cells if not cell.valid]
-    doubtful = [cell for cell in cells if cell.row["valid"] == "INCONCLUSIVE"]
+    doubtful = [cell for cell in cells if cell.row["valid"] == Valid.INCONCLUSIVE]
     parts = [f"{len(cells) - len(invalid) - len(doubtful)} of {count(len(cells), 'trial')} valid"]
     parts += [f"{len(doubtful)} inconclusive"] if doubtful else []
     parts += [f"{len(invalid)} INVALID"] if invalid else []

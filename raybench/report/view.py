@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raybench.analysis.columns import criterion_column
+from raybench.analysis.columns import PRICE, criterion_column
 from raybench.analysis.decide import Decision
 from raybench.analysis.reduce import Findings
 from raybench.analysis.repeats import together
-from raybench.analysis.standing import PRICE
 from raybench.report.cells import Cell, Configuration, cells, chosen, configurations, payload_label
 
 
