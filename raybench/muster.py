@@ -12,10 +12,10 @@ from raybench.cluster.actor import preflight
 from raybench.cluster.monitor import Screen
 from raybench.cluster.part import Post
 from raybench.config import Config
+from raybench.counting import Source
 from raybench.errors import InfrastructureError
 from raybench.payloads.pool import Pool
 from raybench.plan import Plan
-from raybench.rows import Source
 from raybench.simulator.process import Simulated
 from raybench.specs import Experiment
 

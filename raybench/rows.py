@@ -5,24 +5,17 @@ host's monotonic clock; nothing here subtracts two of them (`analysis/metrics.py
 """
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
 from itertools import accumulate, chain
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Annotated, Any, NamedTuple, Protocol, TypeVar, get_args, get_type_hints
 
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
 ERROR_MESSAGE_CHARS = 500
-MAX_TOKENS = ("max_new_tokens", "max_completion_tokens", "max_tokens")
-"""The parameters that bound a completion, as the dialects call it; a request has at most one of them."""
-
-
-def max_tokens(parameters: Mapping[str, Any]) -> int | None:
-    """The most tokens that `parameters` ask for, by whichever name; None where they do not say."""
-    return next((parameters[name] for name in MAX_TOKENS if name in parameters), None)
 
 
 class Outcome(StrEnum):
@@ -48,19 +41,6 @@ class Phase(StrEnum):
     WARMUP = "warmup"
     MEASURE = "measure"
     DRAIN = "drain"
-
-
-class Source(StrEnum):
-    """By which means tokens were counted, best first."""
-
-    SERVER = "server"
-    TOKENIZER = "tokenizer"
-    ESTIMATE = "estimate"
-
-
-def estimated_tokens(words: int) -> int:
-    """The tokens of so many words between white space, rounded up: four thirds, a rule of thumb for English."""
-    return -(-words * 4 // 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,94 +121,72 @@ class Client(Protocol[R]):
     async def read(self, request: Request, reply: R) -> Exchange: ...
 
 
+_INSTANT = "ns since the trial's T0"
+
+Text = Annotated[str, pa.string()]
+Bool = Annotated[bool, pa.bool_()]
+Int = Annotated[int, pa.int32()]
+Long = Annotated[int, pa.int64()]
+Tokens = Annotated[int, pa.int32(), "tokens"]
+TokenCounts = Annotated[Sequence[int], pa.list_(pa.int32()), "tokens"]
+Bytes = Annotated[int, pa.int64(), "bytes"]
+Instant = Annotated[int, pa.int64(), _INSTANT]
+Instants = Annotated[Sequence[int], pa.list_(pa.int64()), _INSTANT]
+
+
 class Row(NamedTuple):
-    """One planned request; the columns are public (README, run directory)."""
+    """One planned request; these are the columns of the requests table, which are public (README, run directory)."""
 
-    trial_id: str
-    repeat: int
-    seq: int
-    attempt: int
-    experiment: str
-    payload: str
-    load: str
-    actor: str
-    host: str
-    phase: str
-    planned_ns: int
-    sent_ns: int | None
-    first_byte_ns: int | None
-    first_token_ns: int | None
-    last_token_ns: int | None
-    end_ns: int | None
-    chunk_ns: Sequence[int]
-    chunk_tokens: Sequence[int] | None
-    outcome: str
-    http_status: int | None
-    error_code: str | None
-    original_status: int | None
-    error_message: str | None
-    request_id: str | None
-    variant: str | None
-    connection_reused: bool | None
-    prompt_id: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    cached_tokens: int | None
-    max_tokens: int | None
-    prompt_tokens_source: str | None
-    completion_tokens_source: str | None
-    finish_reason: str | None
-    echoed_prompt: bool | None
-    request_bytes: int
-    response_bytes: int
-    prompt_text: str | None
-    completion_text: str | None
+    trial_id: Text
+    repeat: Int
+    seq: Long
+    attempt: Int
+    experiment: Text
+    payload: Text
+    load: Text
+    actor: Text
+    host: Text
+    phase: Text
+    planned_ns: Instant
+    sent_ns: Instant | None
+    first_byte_ns: Instant | None
+    first_token_ns: Instant | None
+    last_token_ns: Instant | None
+    end_ns: Instant | None
+    chunk_ns: Instants
+    chunk_tokens: TokenCounts | None
+    outcome: Text
+    http_status: Int | None
+    error_code: Text | None
+    original_status: Int | None
+    error_message: Text | None
+    request_id: Text | None
+    variant: Text | None
+    connection_reused: Bool | None
+    prompt_id: Text | None
+    prompt_tokens: Tokens | None
+    completion_tokens: Tokens | None
+    cached_tokens: Tokens | None
+    max_tokens: Tokens | None
+    prompt_tokens_source: Text | None
+    completion_tokens_source: Text | None
+    finish_reason: Text | None
+    echoed_prompt: Bool | None
+    request_bytes: Bytes
+    response_bytes: Bytes
+    prompt_text: Text | None
+    completion_text: Text | None
 
 
-_INSTANT = {"unit": "ns since the trial's T0"}
+def _field(name: str, hint: Any) -> pa.Field:
+    """The column of a row's field; it may be null where the field may be None, and where it is a list."""
+    optional = type(None) in get_args(hint)
+    kind, *unit = (get_args(hint)[0] if optional else hint).__metadata__
+    return pa.field(name, kind, optional or pa.types.is_list(kind), {"unit": unit[0]} if unit else None)
+
 
 REQUESTS = pa.schema(
-    [
-        pa.field("trial_id", pa.string(), False),
-        pa.field("repeat", pa.int32(), False),
-        pa.field("seq", pa.int64(), False),
-        pa.field("attempt", pa.int32(), False),
-        pa.field("experiment", pa.string(), False),
-        pa.field("payload", pa.string(), False),
-        pa.field("load", pa.string(), False),
-        pa.field("actor", pa.string(), False),
-        pa.field("host", pa.string(), False),
-        pa.field("phase", pa.string(), False),
-        pa.field("planned_ns", pa.int64(), False, _INSTANT),
-        pa.field("sent_ns", pa.int64(), True, _INSTANT),
-        pa.field("first_byte_ns", pa.int64(), True, _INSTANT),
-        pa.field("first_token_ns", pa.int64(), True, _INSTANT),
-        pa.field("last_token_ns", pa.int64(), True, _INSTANT),
-        pa.field("end_ns", pa.int64(), True, _INSTANT),
-        pa.field("chunk_ns", pa.list_(pa.int64()), True, _INSTANT),
-        pa.field("chunk_tokens", pa.list_(pa.int32()), True, {"unit": "tokens"}),
-        pa.field("outcome", pa.string(), False),
-        pa.field("http_status", pa.int32()),
-        pa.field("error_code", pa.string()),
-        pa.field("original_status", pa.int32()),
-        pa.field("error_message", pa.string()),
-        pa.field("request_id", pa.string()),
-        pa.field("variant", pa.string()),
-        pa.field("connection_reused", pa.bool_()),
-        pa.field("prompt_id", pa.string()),
-        pa.field("prompt_tokens", pa.int32(), True, {"unit": "tokens"}),
-        pa.field("completion_tokens", pa.int32(), True, {"unit": "tokens"}),
-        pa.field("cached_tokens", pa.int32(), True, {"unit": "tokens"}),
-        pa.field("max_tokens", pa.int32(), True, {"unit": "tokens"}),
-        pa.field("prompt_tokens_source", pa.string()),
-        pa.field("completion_tokens_source", pa.string()),
-        pa.field("finish_reason", pa.string()),
-        pa.field("echoed_prompt", pa.bool_()),
-        pa.field("request_bytes", pa.int64(), False, {"unit": "bytes"}),
-        pa.field("response_bytes", pa.int64(), False, {"unit": "bytes"}),
-        pa.field("prompt_text", pa.string()),
-        pa.field("completion_text", pa.string()),
-    ],
+    [_field(name, hint) for name, hint in get_type_hints(Row, include_extras=True).items()],
     metadata={"raybench_schema": str(SCHEMA_VERSION)},
 )
 """The requests table: one row per planned request."""

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from raybench.counting import MAX_TOKENS, max_tokens
 from raybench.errors import InputError
-from raybench.rows import MAX_TOKENS, max_tokens
 from raybench.simulator.faults import Faults
 from raybench.simulator.profiles import PROFILES, Profile, profile
 from raybench.strict import Model, Name, nearest, shown, wrong

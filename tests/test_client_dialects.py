@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from raybench.client.dialects import DIALECTS, body, dialect_named
 from raybench.client.target import ROUTES
 from raybench.client.transcript import RecordError, Transcript
+from raybench.counting import max_tokens
 from raybench.errors import InputError
 from raybench.load.search import METRICS
 from raybench.loads import SearchLoad
-from raybench.rows import max_tokens
 from raybench.specs import Experiment
 
 

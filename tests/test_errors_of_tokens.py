@@ -20,9 +20,10 @@ from world import MS, PROMPTS, SSE_END, SSE_HEAD, S, World, delta, usage
 from raybench.client.sagemaker import SageMakerClient
 from raybench.client.sigv4 import Credentials
 from raybench.client.target import Target
+from raybench.counting import Source
 from raybench.load.arrivals import Closed, Load, Poisson
 from raybench.payloads.tokens import counter
-from raybench.rows import Prompt, Request, Source
+from raybench.rows import Prompt, Request
 
 OPENAI: dict[str, Any] = {"route": "openai", "dialect": "openai"}
 

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "raybench"
 
 FLOORS = [
-    ["errors", "rows", "clock", "prices"],
+    ["errors", "rows", "counting", "clock", "prices"],
     [
         *("virtual", "load", "client", "payloads", "rundir", "s3", "signals", "analysis.columns", "analysis.metrics"),
         "analysis.stats",

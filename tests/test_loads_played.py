@@ -10,11 +10,12 @@ from world import S, World
 
 from raybench.client.bodies import request
 from raybench.client.target import Target
+from raybench.counting import MAX_TOKENS
 from raybench.load.arrivals import Closed, Constant, Gamma, Poisson, Ramp, Replay
 from raybench.payloads.pool import Payload, load_pool
 from raybench.payloads.synthetic import Recorded
 from raybench.payloads.tokens import counter
-from raybench.rows import MAX_TOKENS, Prompt
+from raybench.rows import Prompt
 
 TRACES = Path(__file__).parents[2] / "shared" / "data" / "traces"
 OURS = Path(__file__).parents[1] / "configs" / "replay.jsonl"

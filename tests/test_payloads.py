@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raybench.counting import Source
 from raybench.errors import InputError
 from raybench.payloads.files import MAX_LINE_BYTES, Jsonl, LongBench, records
 from raybench.payloads.pool import RECORDED_TOKENS, Payload, Pool, load_pool, order
 from raybench.payloads.synthetic import HEAD_WORDS, WORDS, Recorded, Synthetic
 from raybench.payloads.templates import parse, read_template
 from raybench.payloads.tokens import Counter, counter, estimate_tokens
-from raybench.rows import Source
 
 MISTRAL = Path(__file__).parents[2] / "shared" / "data" / "tokenizer-mistral-7b" / "tokenizer.json"
 ESTIMATE = counter(None)

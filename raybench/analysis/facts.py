@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 from raybench.analysis import repeated
 from raybench.analysis.metrics import Facts, Mask, Requests, Window
 from raybench.clock import NS_PER_S
-from raybench.rows import Outcome, Source
+from raybench.counting import Source
+from raybench.rows import Outcome
 
 DRIFT = 0.1
 """How much latency may change within the window, as a share of its mean."""

@@ -1,7 +1,7 @@
 """The metrics of a request: the instants of a trial's rows become seconds.
 
-Of what a report says, here and nowhere else two instants are subtracted. Names, units and meanings of what a trial
-says stand in `columns.py`; `summary.py` makes them of these seconds.
+Here and nowhere else two instants of a request are subtracted; `cluster/calibration.py` alone holds a client's
+against a server's. Names, units and meanings stand in `columns.py`; `summary.py` makes a trial's of these seconds.
 """
 
 import math

@@ -9,7 +9,7 @@ import numpy as np
 from raybench.analysis.columns import PRICE
 from raybench.analysis.metrics import Facts
 from raybench.analysis.spoken import listed, percent, seconds, usd
-from raybench.rows import max_tokens
+from raybench.counting import max_tokens
 
 LITTLE = (0.9, 1.1)
 """Where throughput · latency / concurrency is near enough to 1."""

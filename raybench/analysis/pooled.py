@@ -9,7 +9,7 @@ from typing import Any
 from raybench.analysis import stats
 from raybench.analysis.columns import CERTIFIED, PARTS, QUANTILES, RATES, SPREADS, Valid
 from raybench.analysis.metrics import Facts
-from raybench.rows import Source
+from raybench.counting import Source
 
 Rule = Callable[[Sequence[Any]], Any]
 """What the values of a column, one a repeat, are together."""

@@ -15,7 +15,8 @@ from raybench.analysis.columns import CERTIFIED, QUANTILES, SPREADS, TRIALS
 from raybench.analysis.metrics import Facts, Gaps, Mask, Requests, Window, little_ratio, window
 from raybench.analysis.stats import Estimate, Quantile, Values
 from raybench.clock import NS_PER_S
-from raybench.rows import Outcome, Source
+from raybench.counting import Source
+from raybench.rows import Outcome
 
 
 def summarize(rows: Requests, trial: Facts, experiment: Facts, criteria: Mapping[str, float]) -> dict[str, Any]:

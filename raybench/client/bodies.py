@@ -6,7 +6,8 @@ from typing import Any
 
 from raybench.client import dialects
 from raybench.client.target import Target
-from raybench.rows import MAX_TOKENS, Prompt, Request, max_tokens
+from raybench.counting import MAX_TOKENS, max_tokens
+from raybench.rows import Prompt, Request
 
 
 def request(target: Target, parameters: Mapping[str, Any], prompt: Prompt) -> Request:

@@ -20,8 +20,9 @@ from raybench.client.target import Target
 from raybench.client.transcript import Arrivals, RecordError, Transcript, records
 from raybench.client.verdicts import FINE, Verdict, broken, excerpt, refused, stream_fault, unexpected, verdict
 from raybench.clock import NS_PER_S, Clock, monotonic_ns
+from raybench.counting import Source
 from raybench.errors import EndpointError
-from raybench.rows import Exchange, Outcome, Request, Source
+from raybench.rows import Exchange, Outcome, Request
 
 STEP_RECORDS = 32
 """The most records read in one step: some 30 µs of work."""

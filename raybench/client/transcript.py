@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from raybench.rows import estimated_tokens
+from raybench.counting import estimated_tokens
 
 RECORD_BYTES = 4 * 1024 * 1024
 """The longest record of a stream taken."""

@@ -13,9 +13,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 
+from raybench.analysis.metrics import Requests
 from raybench.client.sigv4 import Credentials
 from raybench.client.target import Target
 from raybench.clock import NS_PER_S
@@ -66,7 +68,7 @@ class Errors:
     max_ms: float | None = None
 
     @classmethod
-    def of(cls, errors_ns: Sequence[int]) -> "Errors":
+    def of(cls, errors_ns: Sequence[float]) -> "Errors":
         """Of some errors in nanoseconds: plain order statistics, nearest rank."""
         if not errors_ns:
             return cls()
@@ -125,6 +127,8 @@ def figures(
     """
     columns = ("request_id", "phase", "outcome", "planned_ns", "sent_ns", "end_ns", "chunk_ns")
     everyone = rows.select(columns).to_pylist()
+    played = Requests(rows)
+    lateness_s = played.durations()["lateness"][played.measured & ~np.isnan(played.sent_ns)]
     start_ns, lasts_ns = round(LASTS_S * NS_PER_S), round(rung.seconds * NS_PER_S)
     inside = range(start_ns, start_ns + lasts_ns)
     measured = [row for row in everyone if row["phase"] == Phase.MEASURE]
@@ -148,9 +152,7 @@ def figures(
         end=Errors.of(end),
         planned_per_s=sum(row["planned_ns"] in inside for row in everyone) / rung.seconds,
         sent_per_s=sum((row["sent_ns"] or 0) in inside for row in everyone) / rung.seconds,
-        lateness_p99_ms=Errors.of(
-            [row["sent_ns"] - row["planned_ns"] for row in measured if row["sent_ns"] is not None]
-        ).p99_ms,
+        lateness_p99_ms=Errors.of((lateness_s * NS_PER_S).tolist()).p99_ms,
         chunks_per_s=sum(ns in inside for row in everyone for ns in row["chunk_ns"] or ()) / rung.seconds,
         **told,
     )

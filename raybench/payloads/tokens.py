@@ -4,8 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from raybench.counting import Source, estimated_tokens
 from raybench.errors import InputError
-from raybench.rows import Source, estimated_tokens
 
 
 class Counter(Protocol):
