@@ -13,7 +13,7 @@ from raybench import __version__
 from raybench.cluster.search import Searched
 from raybench.cluster.search_text import sentence
 from raybench.config import Config, Experiment, SimulatedEndpoint
-from raybench.load.arrivals import Closed, Steady
+from raybench.load.arrivals import Closed
 from raybench.load.search import Search
 from raybench.payloads.pool import Pool
 from raybench.plan import Plan, Trial
@@ -128,7 +128,7 @@ def entry(trial: Trial) -> Manifest:
         "load": load.label,
         "kind": load.kind,
         "concurrency": load.concurrency if isinstance(load, Closed) else None,
-        "rate": load.rate if isinstance(load, Steady) else None,
+        "rate": load.rate,
         "think_time_s": load.think_time_s if isinstance(load, Closed) else None,
         "repeat": trial.repeat,
         "warmup_s": trial.warmup_s,

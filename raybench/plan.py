@@ -9,7 +9,7 @@ from raybench.analysis.columns import QUANTILES
 from raybench.clock import NS_PER_S
 from raybench.config import Config
 from raybench.datasets import PayloadSpec, TraceRequests
-from raybench.load.arrivals import Closed, Load, Replay, Steady
+from raybench.load.arrivals import Closed, Load, Replay
 from raybench.load.search import Search
 from raybench.loads import LoadSpec
 from raybench.prices import cost_usd
@@ -52,7 +52,7 @@ class Trial:
     @property
     def max_in_flight(self) -> int | None:
         """The most requests in flight; None if nothing limits them."""
-        return self.load.concurrency if isinstance(self.load, Closed) else self.load.max_in_flight
+        return self.load.max_in_flight
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +218,7 @@ def _expected_s(experiment: Experiment, payload: PayloadSpec, spec: LoadSpec, lo
         if not round_s:
             return round_s
         return round_s * (math.ceil(spec.warmup_s / round_s) + math.ceil(requests / load.concurrency))
-    return spec.warmup_s + requests / load.rate if isinstance(load, Steady) else None
+    return None if load.rate is None else spec.warmup_s + requests / load.rate
 
 
 def _round_s(experiment: Experiment, payload: PayloadSpec, load: Closed) -> float | None:

@@ -28,7 +28,6 @@ from raybench.clock import NS_PER_S
 from raybench.cluster.search import Searched, Seen
 from raybench.config import Config
 from raybench.datasets import load_pools
-from raybench.load.arrivals import Steady
 from raybench.load.search import Search
 from raybench.plan import Plan, Trial
 from raybench.practice import Practice
@@ -124,15 +123,21 @@ class Scene:
     pool: tuple[Prompt, ...]
     trials: tuple[Trial, ...]
     manifest: Mapping[str, Any]
+    most_searched: int
 
 
-def rehearse(config: Config, plan: Plan, workers: int | None = None) -> Rehearsal:
-    """Plays `plan` in `workers` processes, one a CPU if not said; InputError where an endpoint is not simulated."""
+def rehearse(
+    config: Config, plan: Plan, workers: int | None = None, *, most_searched: int = MOST_SEARCHED
+) -> Rehearsal:
+    """Plays `plan` in `workers` processes, one a CPU if not said; InputError where an endpoint is not simulated.
+
+    A search is left off at `most_searched` requests.
+    """
     for place, experiment in enumerate(config.experiments):
         if not isinstance(experiment.endpoint, SimulatedEndpoint):
             problem = f"'{experiment.name}' is a real endpoint, which cannot be rehearsed"
             raise config.wrong(problem, "endpoint: {simulate: PROFILE}", "experiments", place, "endpoint")
-    scenes = list(_scenes(config, plan))
+    scenes = list(_scenes(config, plan, most_searched))
     workers = min(workers or os.cpu_count() or 1, len(scenes))
     if workers == 1:
         played = [_rehearse_scene(scene) for scene in scenes]
@@ -144,7 +149,7 @@ def rehearse(config: Config, plan: Plan, workers: int | None = None) -> Rehearsa
     return Rehearsal(plan, trials, tuple(each for each in every if isinstance(each, Found)))
 
 
-def _scenes(config: Config, plan: Plan) -> Iterator[Scene]:
+def _scenes(config: Config, plan: Plan, most_searched: int) -> Iterator[Scene]:
     folder = config.file.parent if config.file else Path()
     pools = load_pools(config.payloads, config.seed, folder)
     manifest = manifests.begin(config, plan, pools, "rehearsal")
@@ -155,7 +160,7 @@ def _scenes(config: Config, plan: Plan) -> Iterator[Scene]:
             rest = tuple(trial for trial in mine if not isinstance(trial.load, Search))
             for trials in (*searches, rest):
                 if trials:
-                    yield Scene(config, experiment, pool.prompts, trials, manifest)
+                    yield Scene(config, experiment, pool.prompts, trials, manifest, most_searched)
 
 
 def _rehearse_scene(scene: Scene) -> list[Rehearsed | Found]:
@@ -168,15 +173,15 @@ def _rehearse_scene(scene: Scene) -> list[Rehearsed | Found]:
 
 
 def _rehearse_search(scene: Scene, trial: Trial, search: Search) -> Found:
-    """Plays a search as a run does, from `searching`, and no further than MOST_SEARCHED requests."""
+    """Plays a search as a run does, from `searching`, and no further than the scene's `most_searched` requests."""
     practice = Practice(scene.config, scene.experiment, scene.pool)
     manifest = {**scene.manifest, "trials": [], "searches": [manifests.planned(trial, search)]}
     noted: dict[str, manifests.Manifest] = {}
-    left, paid_s = MOST_SEARCHED, 0.0
+    left, paid_s = scene.most_searched, 0.0
 
     def play(one: Trial, seen: Seen) -> pa.Table | None:
         nonlocal left, paid_s
-        rate, too_many = one.load.rate if isinstance(one.load, Steady) else 0.0, False
+        rate, too_many = one.load.rate or 0.0, False
 
         def watch(batch: pa.Table) -> None:
             nonlocal too_many

@@ -68,19 +68,19 @@ class _Playing:
         self._stopped = False
 
     def play(self, one: Trial, seen: Seen) -> pa.Table | None:
-        """Plays a probe; one that was stopped early is as long as what it was offered, or as many requests."""
+        """Plays a probe; of one that was stopped early, `decided_after` says what of its plan it was offered."""
         noted = self._enter(one)
         self._stopped = False
         rows = self.stage.play(one, seen)
         if rows is not None and self._stopped and one.duration_s is not None:
-            noted["duration_s"] = min(one.duration_s, offered_s(rows, one.warmup_s))
+            noted["decided_after"] = {"duration_s": min(one.duration_s, offered_s(rows, one.warmup_s))}
         elif rows is not None and self._stopped:
-            noted["requests"] = int(Requests(rows).measured.sum())
+            noted["decided_after"] = {"requests": int(Requests(rows).measured.sum())}
         return rows
 
     def _enter(self, one: Trial) -> manifests.Manifest:
         """A probe's entry in run.json, in the place of one that was cut short."""
-        entry = manifests.entry(one) | {"search": self.trial.trial_id}
+        entry = manifests.entry(one) | {"search": self.trial.trial_id, "decided_after": None}
         noted = self.stage.trials.setdefault(one.trial_id, entry)
         if noted is entry:
             self.stage.manifest["trials"].append(entry)  # whole: another experiment may write run.json just then

@@ -7,14 +7,14 @@ from pathlib import Path
 import orjson
 import pytest
 
-from raybench import rehearsal, targets
+from raybench import targets
 from raybench.analysis.stats import certified_floor
 from raybench.client.bodies import request
 from raybench.config import load_config
 from raybench.errors import InputError
 from raybench.load.probe import Step
 from raybench.plan import plan
-from raybench.rehearsal import MOST_REQUESTS, Need, Rehearsal, rehearse
+from raybench.rehearsal import MOST_REQUESTS, MOST_SEARCHED, Need, Rehearsal, rehearse
 from raybench.rehearsal_text import as_dict, text
 from raybench.rows import Prompt
 
@@ -50,13 +50,14 @@ def rehearsed(tmp_path: Path) -> Rehearsed:
         payload: str = LOADS,
         workers: int = 1,
         route: str = "route: stream",
+        most_searched: int = MOST_SEARCHED,
     ) -> Rehearsal:
         path = tmp_path / "small.yaml"
         config_text = SMALL.replace("ENDPOINT", endpoint).replace(LOADS, payload).replace("LOAD", load)
         config_text = config_text.replace("route: stream", route)
         path.write_text(config_text + more)
         config = load_config(path)
-        return rehearse(config, plan(config), workers)
+        return rehearse(config, plan(config), workers, most_searched=most_searched)
 
     return rehearsed
 
@@ -259,11 +260,8 @@ def test_a_search_that_would_end_at_its_caps_says_which(rehearsed: Rehearsed) ->
     assert "of load with endpoints in parallel, " in said.splitlines()[0]
 
 
-def test_a_search_that_nothing_overloads_is_left_off_and_says_so(
-    rehearsed: Rehearsed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rehearsal, "MOST_SEARCHED", 5_000)
-    told = rehearsed(SEARCH)
+def test_a_search_that_nothing_overloads_is_left_off_and_says_so(rehearsed: Rehearsed) -> None:
+    told = rehearsed(SEARCH, most_searched=5_000)
     (found,) = told.searches
     assert found.searched.verdict is None
     assert sum(each.seen.requests for each in found.searched.probes) <= 5_000

@@ -14,7 +14,7 @@ from raybench import manifest as manifests
 from raybench import plan_text, searching
 from raybench.analysis import searched
 from raybench.analysis.decide import Decision
-from raybench.analysis.reduce import Findings, reduce
+from raybench.analysis.reduce import Findings, reduce, reduce_trial
 from raybench.analysis.tables import TOKENS
 from raybench.cluster.search import Seen
 from raybench.config import Config, load_config
@@ -161,15 +161,20 @@ def test_a_probe_is_whole_when_it_enters_run_json() -> None:
     assert run.manifest["trials"]
 
 
-def test_a_probe_that_was_stopped_early_is_as_long_as_what_it_was_offered() -> None:
+def test_a_probe_that_was_stopped_early_keeps_its_plan_and_says_what_of_it_was_offered() -> None:
     run = Run(Queue(0.4, servers=4))
     entry = run.search()
     early = next(each for each in run.manifest["trials"] if each["rate"] == 8.0)
     offered = run.rows_of(early)
-    assert early["duration_s"] < 150.0
-    assert len(offered) / early["duration_s"] == pytest.approx(8.0, rel=0.2)
+    lasted_s = early["decided_after"]["duration_s"]
+    assert lasted_s < early["duration_s"] == 150.0
+    assert len(offered) / lasted_s == pytest.approx(8.0, rel=0.2)
+    row = reduce_trial(offered, early, run.manifest).trials.to_pylist()[0]
+    assert row["window_s"] == pytest.approx(lasted_s)
+    assert not row["missing_rows"]
     whole = next(each for each in entry["probes"] if each["step"] == "certify" and each["passed"])
-    assert run.trials[whole["trial_id"]]["duration_s"] == whole["seconds"]
+    certified = run.trials[whole["trial_id"]]
+    assert (certified["duration_s"], certified["decided_after"]) == (whole["seconds"], None)
 
 
 def test_a_search_that_was_interrupted_goes_on_without_playing_a_probe_again() -> None:

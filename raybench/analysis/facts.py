@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raybench.analysis import repeated
-from raybench.analysis.metrics import Facts, Mask, Requests, Window
+from raybench.analysis.metrics import Facts, Mask, Requests, Window, offered
 from raybench.clock import NS_PER_S
 from raybench.counting import Source
 from raybench.rows import Outcome
@@ -84,7 +84,7 @@ def _disordered(rows: Requests) -> Mask:
 
 def _missing(rows: Requests, trial: Facts, stood: int) -> int:
     """Gaps in `seq`, which actor i of n counts i, i + n, ...; rows taken but not here; requests never planned."""
-    noted, asked = trial.get("rows"), trial.get("requests")
+    noted, (_, asked) = trial.get("rows"), offered(trial)
     absent = 0 if noted is None else max(0, noted - len(rows.order))
     if asked and trial.get("state", "done") == "done":
         absent = max(absent, asked - int(rows.measured.sum()))

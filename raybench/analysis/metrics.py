@@ -86,12 +86,18 @@ class Window:
         return (Window(start, stop) for start, stop in pairwise(edges))
 
 
+def offered(trial: Facts) -> tuple[float | None, int | None]:
+    """Seconds and requests that a trial offers: as planned, or less of them where its search had seen enough."""
+    length: Facts = {**trial, **(trial.get("decided_after") or {})}
+    return length.get("duration_s"), length.get("requests")
+
+
 def window(rows: Requests, trial: Facts) -> Window | None:
     """From the end of warm-up, for the duration; or until the first actor had its last measured request back.
 
     A trial that was stopped early is measured until its first actor stopped.
     """
-    start_ns, lasts_s = trial["warmup_s"] * NS_PER_S, trial.get("duration_s")
+    start_ns, (lasts_s, _) = trial["warmup_s"] * NS_PER_S, offered(trial)
     until_ns = math.inf if lasts_s is None else start_ns + lasts_s * NS_PER_S
     if lasts_s is not None and trial.get("state", "done") == "done" and len(rows.end_ns):
         return Window(start_ns, until_ns)

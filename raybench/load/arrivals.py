@@ -39,6 +39,11 @@ class Open(Protocol):
     def label(self) -> str: ...
 
     @property
+    def rate(self) -> float | None:
+        """Requests a second; None where it is not one rate."""
+        ...
+
+    @property
     def max_in_flight(self) -> int | None: ...
 
     def most_due(self, within_ns: int, until_ns: int) -> float:
@@ -58,6 +63,7 @@ class Closed:
     think_time_s: float = 0.0
 
     kind: ClassVar[str] = "closed"
+    rate: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         _within("concurrency", self.concurrency, 1, MAX_CONCURRENCY)
@@ -66,6 +72,11 @@ class Closed:
     @property
     def label(self) -> str:
         return f"closed-{self.concurrency}" + (f"-think-{float(self.think_time_s)}" if self.think_time_s else "")
+
+    @property
+    def max_in_flight(self) -> int:
+        """As many as it has slots."""
+        return self.concurrency
 
     @property
     def think_time_ns(self) -> int:
@@ -174,6 +185,7 @@ class Ramp:
     max_in_flight: int | None = None
 
     kind: ClassVar[str] = "ramp"
+    rate: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         _within("start_rate", self.start_rate, 0, MAX_RATE)
@@ -218,6 +230,7 @@ class Replay:
     max_in_flight: int | None = None
 
     kind: ClassVar[str] = "replay"
+    rate: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         _within("speed", self.speed, 1e-3, 1e6)
@@ -264,10 +277,7 @@ class Replay:
         return offsets[: end if count is None else min(end, count)]
 
 
-Steady = Constant | Poisson | Gamma
-"""The loads of one rate."""
-
-Load = Closed | Steady | Ramp | Replay
+Load = Closed | Constant | Poisson | Gamma | Ramp | Replay
 
 
 def stripe(offsets: Offsets, actor: int, actors: int) -> Offsets:

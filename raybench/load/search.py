@@ -44,6 +44,7 @@ class Search:
     max_usd: float | None = None
 
     kind: ClassVar[str] = "search"
+    rate: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
