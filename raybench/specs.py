@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from raybench.client.dialects import DIALECTS
 from raybench.counting import MAX_TOKENS, max_tokens
 from raybench.errors import InputError
 from raybench.simulator.faults import Faults
@@ -144,6 +145,12 @@ Endpoint = Annotated[
 ]
 
 
+def _dialect(name: str) -> str:
+    if name not in DIALECTS:
+        raise wrong(f"{shown(name)} is not allowed", ", ".join(DIALECTS))
+    return name
+
+
 class Experiment(Model):
     """One endpoint under test: instance type, container and model, with its price in USD per instance and hour."""
 
@@ -152,7 +159,7 @@ class Experiment(Model):
     instance_count: int = Field(default=1, ge=1, le=1000)
     endpoint: Endpoint
     route: Literal["invoke", "stream", "openai"] = "invoke"
-    dialect: Literal["tgi", "lmi", "openai", "jumpstart", "embeddings"] = Field(
+    dialect: Annotated[str, AfterValidator(_dialect)] = Field(
         default_factory=lambda data: "openai" if data.get("route") == "openai" else "tgi"
     )
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -185,8 +192,8 @@ class Experiment(Model):
         ):
             spoken = self.endpoint.profile.dialect
             raise wrong(f"{self.endpoint.simulate} does not speak {self.dialect}", f"{spoken} or openai", "dialect")
-        if self.streams and self.dialect == "embeddings":
-            raise wrong("embeddings are not streamed", "route: invoke", "route")
+        if self.streams and DIALECTS[self.dialect].record is None:
+            raise wrong(f"{self.dialect} are not streamed", "route: invoke", "route")
         named = [key for key in self.parameters if key in MAX_TOKENS]
         if len(named) > 1:
             raise wrong(f"both {named[0]} and {named[1]} bound a completion", "one of them", "parameters", named[1])
