@@ -93,7 +93,7 @@ def text(found: Comparison) -> str:
     lines = [line for line in compared.lines(found)]
     lines.sort(key=lambda line: min(list(Call).index(one.call) for one in line.shown if one))
     cells = [(line.name, *(_said(one) for one in line.shown)) for line in lines[:MOST_LINES]]
-    said = [plain(sentence) for _, sentence in called.verdict(found)]
+    said = [plain(sentence) for _, sentence in called.sentences(found)]
     said += ["", *aligned([heads, *cells])] if cells else []
     more = len(lines) - len(cells)
     said += [f"… and {more} more cells" if more > 1 else "… and one more cell"] if more else []

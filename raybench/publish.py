@@ -1,4 +1,4 @@
-"""The end of a run, or of a later look at it: findings become files, an answer on stdout, and a verdict."""
+"""The end of a run, or of a later look at it: findings become files, an answer on stdout, and an exit code."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,11 +28,11 @@ def rebuild(rundir: RunDir, png: bool = False) -> None:
     Raises InvalidRunError or CriteriaMissedError as the run did.
     """
     manifest = rundir.manifest()
-    verdict = publish(rundir, manifest, reduce.reduce(rundir.requests, manifest))
+    error = publish(rundir, manifest, reduce.reduce(rundir.requests, manifest))
     if png:
         build.pictures(rundir.path)
-    if verdict:
-        raise verdict
+    if error:
+        raise error
 
 
 def publish(rundir: RunDir, manifest: Mapping[str, Any], findings: Findings) -> RaybenchError | None:
@@ -61,8 +61,8 @@ def publish(rundir: RunDir, manifest: Mapping[str, Any], findings: Findings) -> 
 
 def _note(rundir: RunDir, manifest: Mapping[str, Any], findings: Findings) -> None:
     """Brings each trial's verdict into run.json."""
-    verdicts = {trial["trial_id"]: trial for trial in findings.trials.to_pylist()}
+    found = {trial["trial_id"]: trial for trial in findings.trials.to_pylist()}
     for noted in manifest["trials"]:
-        if verdict := verdicts.get(noted["trial_id"]):
-            noted |= {"valid": verdict["valid"], "reasons": verdict["reasons"]}
+        if trial := found.get(noted["trial_id"]):
+            noted |= {"valid": trial["valid"], "reasons": trial["reasons"]}
     rundir.write_manifest(manifest)

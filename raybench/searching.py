@@ -109,8 +109,8 @@ class _Playing:
         """Says how a probe went, and keeps it."""
         seen, probe = played.seen, played.probe
         rate = f" at {probe.rate:g}/s" if probe.rate else ""
-        verdict = "passed" if played.passed else seen.fault or "failed"
-        self.stage.say(f"{probe.name}{rate}: {verdict}, {seen.late:,} of {seen.requests:,} requests over the limit")
+        outcome = "passed" if played.passed else seen.fault or "failed"
+        self.stage.say(f"{probe.name}{rate}: {outcome}, {seen.late:,} of {seen.requests:,} requests over the limit")
         self._over.append(played)
         self.note(Searched(self.trial, self.wanted, None, tuple(self._over)))
 

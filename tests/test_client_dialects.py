@@ -37,8 +37,10 @@ def streamed(dialect: str, *records: Any) -> Transcript:
     return transcript
 
 
-def test_the_config_allows_every_dialect_and_no_other() -> None:
-    assert get_args(Experiment.model_fields["dialect"].annotation) == tuple(DIALECTS)
+def test_the_config_allows_every_dialect_and_route_and_metric_of_a_search_and_no_other() -> None:
+    for dialect in DIALECTS:
+        asked = {"name": "a", "instance_type": "ml.g5.xlarge", "endpoint": {"name": "a"}, "dialect": dialect}
+        assert Experiment.model_validate(asked).dialect == dialect
     assert get_args(Experiment.model_fields["route"].annotation) == ROUTES
     assert get_args(SearchLoad.model_fields["metric"].annotation) == METRICS
 

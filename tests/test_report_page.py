@@ -17,7 +17,7 @@ import reported
 
 from raybench.analysis.decide import decide
 from raybench.errors import StorageError
-from raybench.report import answer, capacity, columns, figures, palette, text, vega
+from raybench.report import answer, capacity, cells, columns, figures, palette, text, vega
 from raybench.report.build import build, pictures, warm_up
 from raybench.report.page import page
 from raybench.report.table import as_csv, brief
@@ -159,7 +159,7 @@ def test_what_has_no_price_stands_behind_what_has_one() -> None:
             row |= {name: None for name in row if name.startswith("price_")}
     findings = replace(findings, trials=reported.findings(rows).trials)
     view = look(findings, decide(findings.trials, manifest["criteria"], manifest["report"]["payload"]), manifest)
-    ranked = [(cell.row["instance_type"], cell.verdict) for cell, _ in answer.ranked(view)]
+    ranked = [(cell.row["instance_type"], cell.standing) for cell, _ in answer.ranked(view)]
     assert ranked == [(reported.P4D, "pass"), (reported.G5, "pass")]
     choices = [(choice.cell.row["instance_type"], choice.passes) for choice in capacity.lines(view)]
     assert choices == [(reported.P4D, True), (reported.G5, True)]
@@ -493,3 +493,10 @@ def test_loads_that_share_a_number_keep_a_place_each() -> None:
 
     cells = [cell(8, "8"), cell(2, "2/s"), cell(2, "2"), cell(0, "replay-b"), cell(0, "replay-a"), cell(2, "2")]
     assert columns.levels(cells) == ["replay-a", "replay-b", "2", "2/s", "8"]
+
+
+def test_loads_of_one_kind_and_rate_are_told_apart_by_their_labels() -> None:
+    names = ("gamma-2.0-burstiness-0.5", "gamma-2.0-burstiness-4.0", "gamma-8.0-burstiness-0.5", "poisson-2.0")
+    rows = [{"kind": load.split("-")[0], "load": load, "rate": float(load.split("-")[1])} for load in names]
+    found = cells._level_texts([row | {"concurrency": None} for row in rows])
+    assert [found[load] for load in names] == [names[0], names[1], "8/s", "2/s"]

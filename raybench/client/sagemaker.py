@@ -13,12 +13,12 @@ from itertools import accumulate
 from raybench.client.credentials import chain
 from raybench.client.dialects import dialect_named
 from raybench.client.discretion import without
+from raybench.client.endings import FINE, Ending, broken, ending, excerpt, refused, stream_fault, unexpected
 from raybench.client.eventstream import FrameError, runs
 from raybench.client.http import ConnectError, Connection, Reply, connect
 from raybench.client.sigv4 import Credentials, Signer, bearer_token
 from raybench.client.target import Target
 from raybench.client.transcript import Arrivals, RecordError, Transcript, records
-from raybench.client.verdicts import FINE, Verdict, broken, excerpt, refused, stream_fault, unexpected, verdict
 from raybench.clock import NS_PER_S, Clock, monotonic_ns
 from raybench.counting import Source
 from raybench.errors import EndpointError
@@ -150,7 +150,7 @@ class SageMakerClient:
             counted = await asyncio.to_thread(self.count_tokens, transcript.whole_text), Source.TOKENIZER
         return _exchange(request, reply, transcript, counted, self._discreet(ending), self._keep_text)
 
-    def _discreet(self, ending: Verdict) -> Verdict:
+    def _discreet(self, ending: Ending) -> Ending:
         """What the server said of a failure, without our credentials, which it may have quoted."""
         if ending.message is None or self._credentials is None:
             return ending
@@ -177,40 +177,40 @@ class SageMakerClient:
         kind = (reply.header(b"content-type") or "").partition(";")[0].strip().lower()
         return self.target.stream and kind != "application/json"
 
-    def _read_whole(self, reply: Reply, transcript: Transcript) -> Verdict:
+    def _read_whole(self, reply: Reply, transcript: Transcript) -> Ending:
         if reply.failure is not None:
             return broken(reply, Outcome.CONNECTION_ERROR)
         try:
             self._dialect.read_reply(transcript, reply.body)
         except RecordError as error:
-            return verdict(Outcome.PROTOCOL_ERROR, "MalformedBody", f"{error}: {excerpt(reply.body)}")
+            return ending(Outcome.PROTOCOL_ERROR, "MalformedBody", f"{error}: {excerpt(reply.body)}")
         if transcript.error is not None:
-            return verdict(Outcome.MODEL_ERROR, *transcript.error)
+            return ending(Outcome.MODEL_ERROR, *transcript.error)
         return FINE
 
-    async def _read_stream(self, reply: Reply, transcript: Transcript) -> Verdict:
+    async def _read_stream(self, reply: Reply, transcript: Transcript) -> Ending:
         kind = reply.header(b"content-type") or ""
         framed = self.target.route == "stream"
         if framed and reply.failure is None and not kind.startswith(EVENT_STREAM):
             return unexpected(reply, kind)
         arrivals = Arrivals(reply.body, reply.stamps, [*reply.starts[1:], len(reply.body)])
-        fault: Verdict | None = None
+        fault: Ending | None = None
         whole = True
         if framed:
             arrivals, whole, fault = await _unframed(arrivals)
         try:
             whole = await self._read_records(arrivals, transcript) and whole
         except RecordError as error:
-            return verdict(Outcome.PROTOCOL_ERROR, "MalformedRecord", error)
+            return ending(Outcome.PROTOCOL_ERROR, "MalformedRecord", error)
         if transcript.error is not None:
-            return verdict(Outcome.STREAM_ERROR, *transcript.error)
+            return ending(Outcome.STREAM_ERROR, *transcript.error)
         if fault is not None:
             return fault
         if reply.failure is not None:
             return broken(reply, Outcome.TRUNCATED)
         ended = transcript.ended if self._dialect.terminal else transcript.records > 0
         if not (whole and ended):
-            return verdict(Outcome.TRUNCATED, "NoTerminalRecord", "the stream ended without its last record")
+            return ending(Outcome.TRUNCATED, "NoTerminalRecord", "the stream ended without its last record")
         return FINE
 
     async def _read_records(self, arrivals: Arrivals, transcript: Transcript) -> bool:
@@ -230,7 +230,7 @@ class SageMakerClient:
         return True
 
 
-async def _unframed(arrivals: Arrivals) -> tuple[Arrivals, bool, Verdict | None]:
+async def _unframed(arrivals: Arrivals) -> tuple[Arrivals, bool, Ending | None]:
     """What the parts of an event stream carry, whether it ends with a whole frame, and the fault that ended it."""
     stamps: list[int] = []
     parts: list[bytes] = []
@@ -247,13 +247,13 @@ async def _unframed(arrivals: Arrivals) -> tuple[Arrivals, bool, Verdict | None]
             elif fault := stream_fault(headers, payloads[0]):
                 break
     except FrameError as error:
-        fault = verdict(Outcome.PROTOCOL_ERROR, "MalformedFrame", error)
+        fault = ending(Outcome.PROTOCOL_ERROR, "MalformedFrame", error)
     edges = list(accumulate(map(len, parts)))
     return Arrivals(b"".join(parts), stamps, edges), end == len(arrivals.data), fault
 
 
 def _exchange(
-    request: Request, reply: Reply, transcript: Transcript, counted: Counted, ending: Verdict, keep_text: bool
+    request: Request, reply: Reply, transcript: Transcript, counted: Counted, ending: Ending, keep_text: bool
 ) -> Exchange:
     text = transcript.text
     chunk_ns = transcript.chunk_ns

@@ -1,4 +1,4 @@
-"""The answer: the verdict and its rule, the four cards, the best of each configuration, each data set's setting."""
+"""The answer: its sentences and rule, the four cards, the best of each configuration, each data set's setting."""
 
 from dataclasses import dataclass
 
@@ -6,23 +6,23 @@ from markupsafe import Markup
 
 from raybench.analysis.columns import PRICE, Valid
 from raybench.report import columns, sentences
-from raybench.report.cells import Cell, Configuration, payload_label
+from raybench.report.cells import Cell, NamedExperiment, payload_label
 from raybench.report.text import count, fixed, listed, seconds, usd
 from raybench.report.view import View
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A sentence of the verdict; kind is pass, none (nothing qualifies) or unsure."""
+    """A sentence of the answer; kind is pass, none (nothing qualifies) or unsure."""
 
     kind: str
     html: Markup
 
 
-def verdict(view: View) -> list[Said]:
+def sentences_of(view: View) -> list[Said]:
     """The decision's own sentences, and what in the winner's favour is not certain."""
     first = "pass" if view.winner else "none"
-    labels = {name: found.label for name, found in view.configurations.items()}
+    labels = {name: found.label for name, found in view.experiments.items()}
     said = [
         Said("unsure" if place else first, sentences.emphasized(sentence, labels))
         for place, sentence in enumerate(view.decision.sentences)
@@ -57,9 +57,9 @@ def _cheapest(view: View) -> dict[str, str]:
     cell = view.winner or view.nearest
     if cell is None:
         return _card("mute", "Cheapest", "–", "No trial can be counted.")
-    doubtful = view.winner is not None and view.limits and cell.verdict != "pass"
+    doubtful = view.winner is not None and view.limits and cell.standing != "pass"
     what = "Cheapest by its best estimate" if doubtful else "Cheapest that meets every criterion"
-    name = f"{cell.configuration.label}, {cell.load_text}."
+    name = f"{cell.experiment.label}, {cell.load_text}."
     if not view.winner:
         name += f" Here {listed(sentences.misses_of(cell))}."
     figure = f"${usd(cell.row[PRICE])} / 10k" if cell.row[PRICE] else "no price"
@@ -75,7 +75,7 @@ def _fastest(view: View) -> dict[str, str]:
     if cell is None:
         return _card("mute", "Fastest", "–", "No trial can be counted.")
     what = "Fastest inside the limits" if inside and view.limits else "Fastest measured"
-    name = f"{cell.configuration.label}, {cell.load_text}"
+    name = f"{cell.experiment.label}, {cell.load_text}"
     price = f", ${usd(cell.row[PRICE])} / 10k" if cell.row[PRICE] else ""
     return _card("pass" if inside else "mute", what, f"{seconds(cell.row['latency_mean'])} s mean", f"{name}{price}.")
 
@@ -89,7 +89,7 @@ def _saturation(view: View) -> dict[str, str]:
     knee = max(reached, key=lambda knee: knee.best.row["transactions_per_minute"])
     figure = f"{fixed(knee.best.row['transactions_per_minute'], 0)} requests/min"
     others = len(knees) - len(reached)
-    said = f"{knee.cell.configuration.label}, from {knee.cell.load_text} on: more load only waits longer."
+    said = f"{knee.cell.experiment.label}, from {knee.cell.load_text} on: more load only waits longer."
     return _card(
         "info", "Saturates near", figure, said + (f" {count(others, 'other')} still scale." if others else "")
     )
@@ -116,20 +116,20 @@ def _card(kind: str, what: str, figure: str, more: str) -> dict[str, str]:
 def ranked(view: View) -> list[tuple[Cell, str]]:
     """Each configuration's cheapest setting that meets every criterion, else its nearest miss; best first."""
     found = []
-    for configuration in view.configurations.values():
-        winner, nearest = view.choice(view.payload_name, configuration.experiment)
+    for experiment in view.experiments.values():
+        winner, nearest = view.choice(view.payload_name, experiment.key)
         cell = winner or nearest
         if cell is not None:
             found.append((cell, _why(cell)))
     order = {"pass": 0, "unsure": 1, "fail": 2, "missing": 3}
-    found.sort(key=lambda pair: (order[pair[0].verdict], pair[0].setting.rank))
+    found.sort(key=lambda pair: (order[pair[0].standing], pair[0].setting.rank))
     return found
 
 
 def _why(cell: Cell) -> str:
-    if cell.verdict in ("fail", "unsure"):
+    if cell.standing in ("fail", "unsure"):
         return ("nearest miss: " if not cell.met else "") + listed(sentences.misses_of(cell))
-    return cell.verdict_text
+    return cell.standing_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class Recommendation:
     """What to choose for one data set on one configuration."""
 
     payload: str
-    configuration: Configuration
+    experiment: NamedExperiment
     state: str
     glyph: str
     html: Markup
@@ -157,13 +157,13 @@ def recommendations(view: View) -> list[Recommendation]:
             )
         else:
             html = Markup("No trial can be counted.")
-        state, glyph = (cell.verdict, cell.glyph) if cell else ("missing", "–")
-        found.append(Recommendation(payload_label(payload), view.configurations[experiment], state, glyph, html))
+        state, glyph = (cell.standing, cell.glyph) if cell else ("missing", "–")
+        found.append(Recommendation(payload_label(payload), view.experiments[experiment], state, glyph, html))
     return found
 
 
 def _choice(cell: Cell) -> Markup:
-    head = "Cheapest that meets every criterion" if cell.verdict == "pass" else "Cheapest by its best estimate"
+    head = "Cheapest that meets every criterion" if cell.standing == "pass" else "Cheapest by its best estimate"
     size = fixed(cell.row["prompt_token_count_mean"], 0)
     doubts = listed(sentences.misses_of(cell))
     said = sentences.measured(cell) + (f" Prompts of {size} tokens on average." if size != "–" else "")

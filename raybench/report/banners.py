@@ -19,9 +19,9 @@ class Banner:
 def banners(view: View) -> list[Banner]:
     """What a reader must know before any number: simulated, partial, resumed, invalid."""
     found = []
-    pretend = [c.label for c in view.configurations.values() if c.simulated]
+    pretend = [c.label for c in view.experiments.values() if c.simulated]
     if pretend:
-        whole = "every endpoint is simulated" if len(pretend) == len(view.configurations) else text.listed(pretend)
+        whole = "every endpoint is simulated" if len(pretend) == len(view.experiments) else text.listed(pretend)
         said = f"No model was measured ({whole}): the numbers show how raybench works, not what an instance can do."
         found.append(Banner("simulated", "Simulated.", said))
     cut = sum(cell.row["state"] != "done" for cell in view.cells)

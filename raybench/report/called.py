@@ -14,7 +14,7 @@ from raybench.report.text import clean, count, listed
 UNITS = {"latency_mean": " s", "latency_p95": " s", "ttft_p95": " s", PRICE: " USD per 10k"}
 
 
-def verdict(comparison: Comparison) -> list[tuple[str, Sentence]]:
+def sentences(comparison: Comparison) -> list[tuple[str, Sentence]]:
     """The answer in one or two sentences, each with its kind: none (worse), pass or unsure."""
     each = comparison.called()
     if not each:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raybench.analysis.capacity import DEMANDS, HEADROOM, MONTH_H, Supply, need, spent
-from raybench.report.cells import Cell, Configuration
+from raybench.report.cells import Cell, NamedExperiment
 from raybench.report.columns import Rows
 from raybench.report.text import clean, count, listed, usd
 from raybench.report.view import View
@@ -29,7 +29,7 @@ class Choice:
 def lines(view: View) -> list[Choice]:
     """One per configuration on the data set asked about, those that pass first, then by price of the last demand."""
     found = []
-    for experiment in view.configurations:
+    for experiment in view.experiments:
         winner, nearest = view.choice(view.payload_name, experiment)
         cell = winner or nearest
         needs = [need(cell.row, demand) for demand in DEMANDS] if cell else []
@@ -59,7 +59,7 @@ def steps(found: Sequence[Choice]) -> Rows:
             if one is not None and one.usd_per_month is not None:
                 rows.append(
                     {
-                        "config": line.cell.configuration.label,
+                        "config": line.cell.experiment.label,
                         "level_text": line.cell.level_text,
                         "demand": demand,
                         "instances": one.instances,
@@ -67,7 +67,7 @@ def steps(found: Sequence[Choice]) -> Rows:
                         "usd_text": f"${one.usd_per_month:,.0f}",
                         "passes": line.passes,
                         "last": demand == CURVE[-1],
-                        "said": f"{line.cell.configuration.label}, {line.cell.level_text}",
+                        "said": f"{line.cell.experiment.label}, {line.cell.level_text}",
                     }
                 )
     return rows
@@ -81,12 +81,12 @@ def said(found: Sequence[Choice]) -> str:
         return "No configuration meets every criterion with a price: broken lines show what the nearest misses cost."
     line = known[0][1]
     most = line.cell.row["transactions_per_minute"] * (1 - HEADROOM)
-    text = f"One copy of {line.cell.configuration.label} at {line.cell.load_text} carries {most:,.0f} requests/min. "
-    names = list(dict.fromkeys(line.cell.configuration.label for _, line in known))
+    text = f"One copy of {line.cell.experiment.label} at {line.cell.load_text} carries {most:,.0f} requests/min. "
+    names = list(dict.fromkeys(line.cell.experiment.label for _, line in known))
     if len(names) == 1:
         others = sum(line.passes for line in found) > 1
         return text + ("It is the cheapest at every demand shown." if others else "Nothing else passes.")
-    changes = [f"{line.cell.configuration.label} at {demand:,}" for demand, line in known]
+    changes = [f"{line.cell.experiment.label} at {demand:,}" for demand, line in known]
     return text + f"Which is cheapest depends on the demand: {listed(changes)}."
 
 
@@ -102,7 +102,7 @@ def rule() -> str:
 class Spent:
     """What one experiment cost for one thing."""
 
-    configuration: Configuration
+    experiment: NamedExperiment
     instance: str
     price: float | None
     what: str
@@ -115,7 +115,7 @@ def run_cost(view: View) -> list[Spent]:
     found = []
     for experiment in view.manifest["experiments"]:
         number, kind = experiment["instance_count"], clean(experiment["instance_type"])
-        head = (view.configurations[experiment["name"]], kind if number == 1 else f"{number} × {kind}")
+        head = (view.experiments[experiment["name"]], kind if number == 1 else f"{number} × {kind}")
         for what, held in spent(experiment).items():
             found.append(Spent(*head, experiment["price_per_hour"], _WHAT[what], held.seconds, held.usd))
     return found

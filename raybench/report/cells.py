@@ -1,12 +1,14 @@
 """What the report knows of each trial: its summary row, whose it is, and how it stands against the criteria."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from raybench.analysis.columns import PRICE, Valid, criterion_unit
 from raybench.analysis.decide import Decision
+from raybench.analysis.metrics import Facts
 from raybench.analysis.standing import Setting, State
 from raybench.report import palette
 from raybench.report.text import clean, plain
@@ -16,10 +18,10 @@ GLYPHS = {"pass": "✓", "fail": "✕", "unsure": "≈", "missing": "–"}
 
 
 @dataclass(frozen=True, slots=True)
-class Configuration:
+class NamedExperiment:
     """One experiment as the report names it: a short label for charts, its full name, its colour."""
 
-    experiment: str
+    key: str
     label: str
     name: str
     colour: str
@@ -32,7 +34,9 @@ class Cell:
     """One setting as the report shows it: whose it is, its load, and how it stands."""
 
     setting: Setting
-    configuration: Configuration
+    experiment: NamedExperiment
+    level_text: str
+    """`8`, or `2/s` for an open load; the load's label where it has no level, or shares that with another load."""
 
     @property
     def row(self) -> Mapping[str, Any]:
@@ -52,15 +56,7 @@ class Cell:
     @property
     def level(self) -> float:
         """Concurrency, or requests a second of an open load; 0 for a load that has neither."""
-        concurrency, rate = self.row["concurrency"], self.row["rate"]
-        return float(concurrency if concurrency is not None else rate or 0)
-
-    @property
-    def level_text(self) -> str:
-        """`8`, or `2/s` for an open load, or the label of a load that has no level."""
-        if self.row["concurrency"] is not None:
-            return plain(self.level)
-        return f"{plain(self.level)}/s" if self.level else clean(self.row["load"])
+        return _level(self.row)
 
     @property
     def load_text(self) -> str:
@@ -88,7 +84,7 @@ class Cell:
         return all(state.met for state in self.setting.states if criterion_unit(state.criterion) != "USD")
 
     @property
-    def verdict(self) -> str:
+    def standing(self) -> str:
         """pass, fail, unsure, or missing where it is not counted or a number is wanting."""
         standings = {str(state.standing) for state in self.setting.states}
         if not self.counted:
@@ -97,12 +93,12 @@ class Cell:
 
     @property
     def glyph(self) -> str:
-        """The verdict as a sign, so that colour never speaks alone."""
-        return GLYPHS[self.verdict]
+        """Its standing as a sign, so that colour never speaks alone."""
+        return GLYPHS[self.standing]
 
     @property
-    def verdict_text(self) -> str:
-        """The verdict in words."""
+    def standing_text(self) -> str:
+        """Its standing in words."""
         if not self.valid:
             return "not counted: INVALID"
         if not self.counted:
@@ -115,17 +111,19 @@ class Cell:
             "fail": "misses a criterion",
             "unsure": "too close to call",
             "missing": "a criterion could not be measured",
-        }[self.verdict]
+        }[self.standing]
 
     def state(self, criterion: str) -> State | None:
         """How it stands against one criterion, if that was asked for."""
         return next((state for state in self.setting.states if state.criterion == criterion), None)
 
 
-def cells(decision: Decision, manifest: Mapping[str, Any], named: Mapping[str, Configuration]) -> list[Cell]:
+def cells(decision: Decision, manifest: Mapping[str, Any], named: Mapping[str, NamedExperiment]) -> list[Cell]:
     """One cell per setting: experiments and data sets in the order of the config, then rising load."""
     experiments, payloads = list(named), [payload["name"] for payload in manifest["payloads"]]
-    found = [Cell(setting, named[setting.row["experiment"]]) for setting in decision.settings.values()]
+    settings = decision.settings.values()
+    texts = _level_texts([setting.row for setting in settings])
+    found = [Cell(setting, named[setting.experiment], texts[setting.row["load"]]) for setting in settings]
     found.sort(
         key=lambda cell: (
             experiments.index(cell.row["experiment"]),
@@ -137,12 +135,29 @@ def cells(decision: Decision, manifest: Mapping[str, Any], named: Mapping[str, C
     return found
 
 
+def _level(row: Facts) -> float:
+    concurrency, rate = row["concurrency"], row["rate"]
+    return float(concurrency if concurrency is not None else rate or 0)
+
+
+def _level_texts(rows: Iterable[Facts]) -> dict[str, str]:
+    """A load's label -> its level as charts write it; loads of one kind and level are told apart by their labels."""
+    loads = {row["load"]: row for row in rows}
+    alike = Counter((row["kind"], _level(row)) for row in loads.values())
+    return {
+        load: f"{plain(_level(row))}{'' if row['concurrency'] is not None else '/s'}"
+        if _level(row) and alike[row["kind"], _level(row)] == 1
+        else clean(load)
+        for load, row in loads.items()
+    }
+
+
 def payload_label(payload: object) -> str:
     """A payload without the words every payload carries: `payload_en_1-500.jsonl` is `en_1-500`."""
     return clean(str(payload).removeprefix("payload_").removesuffix(".jsonl"))
 
 
-def configurations(manifest: Mapping[str, Any], chosen: Sequence[str]) -> dict[str, Configuration]:
+def named_experiments(manifest: Mapping[str, Any], chosen: Sequence[str]) -> dict[str, NamedExperiment]:
     """Experiment -> how the report names and colours it, in the order of the config; those not chosen are grey.
 
     The instance type is the label where it tells the experiments apart; else the name without its common beginning.
@@ -156,8 +171,8 @@ def configurations(manifest: Mapping[str, Any], chosen: Sequence[str]) -> dict[s
         labels = [name[len(_common_prefix(names)) :] for name in names]
     labels = _told_apart([clean(label, LABEL_CHARS) for label in labels])
     return {
-        experiment["name"]: Configuration(
-            experiment=experiment["name"],
+        experiment["name"]: NamedExperiment(
+            key=experiment["name"],
             label=label,
             name=clean(name, 120),
             colour=palette.series(chosen.index(experiment["name"])) if experiment["name"] in chosen else "mute",

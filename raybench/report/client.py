@@ -22,7 +22,7 @@ def health(cells: Sequence[Cell]) -> Rows:
     """Per configuration and load the worst of its data sets: lateness p99 in ms, the busiest process's CPU share."""
     alike: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
-        alike.setdefault((cell.configuration.label, cell.row["load"]), []).append(cell)
+        alike.setdefault((cell.experiment.label, cell.row["load"]), []).append(cell)
     rows: Rows = []
     for each in alike.values():
         late, busy = (_most(each, name) for name in ("lateness_p99", "cpu_share"))

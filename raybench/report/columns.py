@@ -40,7 +40,7 @@ class Knee:
 
 def colours(cells: Iterable[Cell]) -> dict[str, str]:
     """Configuration label -> colour name, of the configurations that are there."""
-    return {cell.configuration.label: cell.configuration.colour for cell in cells}
+    return {cell.experiment.label: cell.experiment.colour for cell in cells}
 
 
 def levels(cells: Iterable[Cell]) -> list[str]:
@@ -52,7 +52,7 @@ def lines(cells: Iterable[Cell]) -> dict[tuple[str, str, str], list[Cell]]:
     """(configuration label, data set, kind of load) -> its cells by rising load."""
     found: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in sorted((cell for cell in cells if cell.level), key=lambda cell: cell.level):
-        found.setdefault((cell.configuration.label, cell.payload, cell.kind), []).append(cell)
+        found.setdefault((cell.experiment.label, cell.payload, cell.kind), []).append(cell)
     return found
 
 
@@ -69,7 +69,7 @@ def price(cells: Sequence[Cell], latency: str) -> Rows:
     """One row per setting with a price and a latency; `others_met` speaks for the criteria the sliders don't move."""
     rows: Rows = []
     named: set[str] = set()
-    for cell in sorted(cells, key=lambda cell: (cell.configuration.label, cell.level)):
+    for cell in sorted(cells, key=lambda cell: (cell.experiment.label, cell.level)):
         row = cell.row
         if row[latency] is None or row[PRICE] is None or not row[PRICE] > 0:
             continue
@@ -87,12 +87,12 @@ def price(cells: Sequence[Cell], latency: str) -> Rows:
                 "errors": errors(cell),
                 "counted": cell.counted,
                 "others_met": all(state.met for state in others),
-                "standing": cell.verdict_text,
-                "first": cell.configuration.label not in named and cell.configuration.colour != "mute",
+                "standing": cell.standing_text,
+                "first": cell.experiment.label not in named and cell.experiment.colour != "mute",
                 "said": f"${usd(row[PRICE])} · {seconds(row[latency])} s",
             }
         )
-        named.add(cell.configuration.label)
+        named.add(cell.experiment.label)
     return rows
 
 
@@ -226,7 +226,7 @@ def errors(cell: Cell) -> str:
 
 def identity(cell: Cell) -> dict[str, Any]:
     return {
-        "config": cell.configuration.label,
+        "config": cell.experiment.label,
         "payload": cell.payload,
         "level": cell.level,
         "level_text": cell.level_text,

@@ -10,7 +10,7 @@ from raybench.analysis.change import POINTS, ZONE, Call, Change
 from raybench.analysis.columns import PRICE, Valid
 from raybench.analysis.comparable import Key
 from raybench.analysis.compare import Comparison, Pair
-from raybench.report.cells import configurations, payload_label
+from raybench.report.cells import named_experiments, payload_label
 from raybench.report.text import NO_NUMBER, clean, count, fixed, percent, seconds, usd
 
 GLYPHS = {Call.WORSE: "▸", Call.BETTER: "◂", Call.SAME: "●", Call.UNSURE: "◆"}
@@ -78,7 +78,7 @@ def signed(change: float | None) -> str:
 
 def labels(comparison: Comparison) -> dict[Key, str]:
     """A name for each cell that both runs have, each its own."""
-    named = {e: c.label for e, c in configurations(comparison.candidate, ()).items()}
+    named = {e: c.label for e, c in named_experiments(comparison.candidate, ()).items()}
     found: dict[Key, str] = {}
     twins: Counter[str] = Counter()
     for pair in comparison.pairs:

@@ -42,7 +42,7 @@ def page(comparison: Comparison) -> str:
         contents=[(key, said) for key, said in shown.items() if said],
         meta=_meta(comparison),
         banners=called.banners(comparison),
-        verdict=[(kind, sentences.emphasized(said, {})) for kind, said in called.verdict(comparison)],
+        answer=[(kind, sentences.emphasized(said, {})) for kind, said in called.sentences(comparison)],
         calls=[_card(comparison, call) for call in Call],
         rules=called.rules(comparison),
         differences=_differences(comparison),
@@ -71,7 +71,7 @@ def markdown(comparison: Comparison) -> str:
     return environment.get_template("compare.md.j2").render(
         title=markdown_text(_title(comparison)),
         banners=[f"**{banner.head}** {markdown_text(banner.said)}" for banner in called.banners(comparison)],
-        verdict=[f"**{markdown_text(plain(said), 1000)}**" for _, said in called.verdict(comparison)],
+        answer=[f"**{markdown_text(plain(said), 1000)}**" for _, said in called.sentences(comparison)],
         counts=[f"{len(comparison.called(call)):,}" for call in Call],
         rules=called.rules(comparison),
         differences=[

@@ -24,7 +24,7 @@ def few(view: View, cells: Sequence[Cell], panels: int = PANELS) -> list[Cell]:
 
 def coloured(view: View, cells: Sequence[Cell]) -> list[Cell]:
     """The cells of the configurations that are coloured, at every load."""
-    return [cell for cell in cells if cell.configuration.label in view.shown]
+    return [cell for cell in cells if cell.experiment.label in view.shown]
 
 
 def left_out(whole: Sequence[Cell], shown: Sequence[Cell], loads: bool = True) -> str:
@@ -39,4 +39,4 @@ def left_out(whole: Sequence[Cell], shown: Sequence[Cell], loads: bool = True) -
 
 
 def _labels(cells: Iterable[Cell]) -> set[str]:
-    return {cell.configuration.label for cell in cells}
+    return {cell.experiment.label for cell in cells}

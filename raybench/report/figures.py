@@ -60,7 +60,7 @@ def _price(view: View) -> Drawn:
 
 
 def _greyed(view: View) -> str:
-    grey = len(view.configurations) - len(view.shown)
+    grey = len(view.experiments) - len(view.shown)
     return f"{grey} further configurations are drawn in grey." if grey else ""
 
 
@@ -169,7 +169,7 @@ def _error_rates(view: View) -> Drawn:
 
 
 def _capacity(view: View) -> Drawn:
-    lines = [line for line in capacity.lines(view) if line.cell.configuration.colour != "mute"]
+    lines = [line for line in capacity.lines(view) if line.cell.experiment.colour != "mute"]
     rows = capacity.steps(lines)
     chart = cost.capacity(rows, columns.colours(line.cell for line in lines)) if rows else None
     return None if chart is None else (chart, left_out(view.asked, [line.cell for line in lines], loads=False))

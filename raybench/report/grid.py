@@ -40,10 +40,10 @@ def grid(view: View, cells: Sequence[Cell]) -> Rows:
                 "share": share,
                 "class": NO_NUMBER if share is None else next(said for below, said in CLASSES if share < below),
                 "text": _text(cell, value),
-                "passes": cell.verdict == "pass",
+                "passes": cell.standing == "pass",
                 "best": cell.row["trial_id"] in best,
                 "usd": cell.row[PRICE],
-                "standing": cell.verdict_text,
+                "standing": cell.standing_text,
             }
         )
     return rows
@@ -54,4 +54,4 @@ def _text(cell: Cell, value: float | None) -> str:
     if value is None:
         return "–"
     short = f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.95 else f"{value:.2f}"
-    return short + ("!" if not cell.counted else "≈" if cell.verdict == "unsure" else "")
+    return short + ("!" if not cell.counted else "≈" if cell.standing == "unsure" else "")

@@ -192,7 +192,7 @@ def _total(experiments: Sequence[Mapping[str, Any]]) -> str:
 
 def _recommendations(view: View) -> list[tuple[str, str, str]]:
     """One line per instance and data set: experiments in the order of the config, data sets by name."""
-    places = {experiment: place for place, experiment in enumerate(view.configurations)}
+    places = {experiment: place for place, experiment in enumerate(view.experiments)}
     return [
         _recommendation(view, *pair) for pair in sorted(view.pairs(), key=lambda pair: (places[pair[1]], pair[0]))
     ]
@@ -207,7 +207,7 @@ def _recommendation(view: View, payload: str, experiment: str) -> tuple[str, str
     ]
     cell = min(inside, key=_cheapness, default=None)
     dataset = markdown_code(payload)
-    instance = markdown_code(view.configurations[experiment].instance_type)
+    instance = markdown_code(view.experiments[experiment].instance_type)
     limit = view.latency_limit
     within = f"within a latency budget of `{plain(limit)} seconds` " if limit is not None else ""
     if cell is None:
@@ -239,7 +239,7 @@ def _level_said(cell: Cell) -> str:
 
 
 def _distrusted(cell: Cell) -> list[str]:
-    trial = f"{cell.configuration.name}, {cell.payload}, {cell.load_text}"
+    trial = f"{cell.experiment.name}, {cell.payload}, {cell.load_text}"
     return [markdown_text(trial), markdown_text(cell.row["valid"]), markdown_text(trust.reasons(cell))]
 
 

@@ -89,7 +89,7 @@ def head(view: View) -> dict[str, Any]:
 def answered(view: View) -> dict[str, Any]:
     return {
         "limits": sentences.asked(view.limits),
-        "verdict": answer.verdict(view),
+        "answer": answer.sentences_of(view),
         "rule": answer.rule(view),
         "cards": answer.cards(view),
         "ranked": answer.ranked(view),
@@ -144,7 +144,7 @@ def evidence(view: View) -> dict[str, Any]:
 def _failure(view: View, row: Mapping[str, Any]) -> dict[str, Any]:
     said = ": ".join(text.clean(part, 200) for part in (row["error_code"], row["error_message"]) if part)
     counts = {name: row[name] for name in ("requests", "first_s", "last_s")}
-    whose = {"configuration": view.configurations[row["experiment"]], "payload": payload_label(row["payload"])}
+    whose = {"experiment": view.experiments[row["experiment"]], "payload": payload_label(row["payload"])}
     return counts | whose | {"load": text.clean(row["load"]), "outcome": text.clean(row["outcome"]), "error": said}
 
 

@@ -130,8 +130,8 @@ def misses(cells: Sequence[Cell], criteria: Mapping[str, float]) -> str:
     counted = [cell for cell in cells if cell.counted]
     fails = {name: sum(_fails(cell, name) for cell in counted) for name in criteria}
     parts = [f"{number} on {criterion_name(name)}" for name, number in fails.items() if number]
-    total = sum(cell.verdict == "fail" for cell in counted)
-    unsure = sum(cell.verdict == "unsure" for cell in counted)
+    total = sum(cell.standing == "fail" for cell in counted)
+    unsure = sum(cell.standing == "unsure" for cell in counted)
     said = f"Of {count(len(counted), 'trial')} that can be counted, {total or 'none'} missed a limit"
     said += f": {listed(parts)}." if parts else "."
     return said + (f" {unsure} {'is' if unsure == 1 else 'are'} too close to call." if unsure else "")

@@ -20,8 +20,8 @@ def interactivity(cells: Sequence[Cell]) -> Rows:
     named: set[str] = set()
     known = [cell for cell in cells if cell.row[_USER] and cell.row[_TOKENS]]
     frontier = _frontier([cell for cell in known if cell.counted])
-    for cell in sorted(known, key=lambda cell: (cell.configuration.label, cell.level)):
-        label = cell.configuration.label
+    for cell in sorted(known, key=lambda cell: (cell.experiment.label, cell.level)):
+        label = cell.experiment.label
         rows.append(
             identity(cell)
             | {
@@ -34,8 +34,8 @@ def interactivity(cells: Sequence[Cell]) -> Rows:
                 "frontier": cell in frontier,
                 "live": "frontier" if cell in frontier else "behind" if cell.counted else "not counted",
                 "errors": errors(cell),
-                "standing": cell.verdict_text,
-                "first": label not in named and cell.configuration.colour != "mute",
+                "standing": cell.standing_text,
+                "first": label not in named and cell.experiment.colour != "mute",
             }
         )
         named.add(label)
@@ -59,7 +59,7 @@ def interactivity_said(cells: Sequence[Cell]) -> str:
     ends = [found[0], found[-1]] if len(found) > 1 else found
     said = [
         f"{fixed(cell.row[_USER], 1)} tokens/s for each user at ${usd(cell.row[_TOKENS])} per million output tokens "
-        f"({cell.configuration.label}, {cell.load_text})"
+        f"({cell.experiment.label}, {cell.load_text})"
         for cell in ends
     ]
     return f"Down and right is better. Nothing measured is both faster and cheaper than these: {'; '.join(said)}."
@@ -78,11 +78,11 @@ def gaps(cells: Sequence[Cell]) -> Rows:
 def _by_load(cells: Sequence[Cell], metric: str, scale: float) -> Rows:
     rows: Rows = []
     shown = [c for c in cells if c.valid and c.level and c.row[f"{metric}_p50"]]
-    last = {cell.configuration.label: cell for cell in sorted(shown, key=lambda cell: cell.level)}
+    last = {cell.experiment.label: cell for cell in sorted(shown, key=lambda cell: cell.level)}
     for cell in shown:
         values = {p: cell.row[f"{metric}_{p}"] for p in ("p50", "p95")}
         row = {p: None if value is None else value * scale for p, value in values.items()}
-        rows.append(identity(cell) | row | {"last": last[cell.configuration.label] is cell})
+        rows.append(identity(cell) | row | {"last": last[cell.experiment.label] is cell})
     return rows
 
 
@@ -127,7 +127,7 @@ def numbers(cells: Sequence[Cell]) -> list[list[str]]:
             continue
         gaps_ms = [None if row[name] is None else row[name] * 1000 for name in ("itl_p50", "itl_p95")]
         lines.append(
-            [cell.configuration.label, cell.level_text]
+            [cell.experiment.label, cell.level_text]
             + [seconds(row[name]) for name in ("ttft_p50", "ttft_p95")]
             + [seconds(gap) for gap in gaps_ms]
             + [seconds(row[name]) for name in PARTS]

@@ -22,10 +22,10 @@ STRETCH_SHARES = (
 def trials(view: View) -> list[Cell]:
     """At most so many: what the answer rests on, then what is not steady, then each highest load."""
     wanted: list[Cell] = [cell for cell in (view.winner, view.nearest) if cell is not None]
-    for experiment in view.configurations:
+    for experiment in view.experiments:
         wanted += [cell for cell in view.choice(view.payload_name, experiment) if cell is not None]
     wanted += [cell for cell in view.asked if cell.row["steady"] is False]
-    highest = {cell.configuration.label: cell for cell in sorted(view.asked, key=lambda cell: cell.level)}
+    highest = {cell.experiment.label: cell for cell in sorted(view.asked, key=lambda cell: cell.level)}
     wanted += [*highest.values(), *view.asked]
     there = set(view.findings.over_time["trial_id"].to_pylist())
     found: list[Cell] = []
@@ -39,7 +39,7 @@ def name(cell: Cell) -> str:
     """How the menu calls a trial; of repeats the first is shown."""
     several = len(cell.setting.trial_ids)
     repeat = f", repeat 1 of {several}" if several > 1 else ""
-    return f"{cell.configuration.label}, {cell.load_text}{repeat}"
+    return f"{cell.experiment.label}, {cell.load_text}{repeat}"
 
 
 def stretches(view: View) -> Rows:
@@ -88,6 +88,6 @@ def said(view: View) -> str:
         return f"{head} No trial was long enough to test for drift."
     if not off:
         return f"{head} None of {count(len(told), 'trial')} long enough to tell drifts."
-    names = [f"{cell.configuration.label}, {cell.payload}, {cell.load_text}" for cell in off[:3]]
+    names = [f"{cell.experiment.label}, {cell.payload}, {cell.load_text}" for cell in off[:3]]
     more = f" and {len(off) - 3} more" if len(off) > 3 else ""
     return f"{head} {len(off)} of {count(len(told), 'trial')} long enough to tell: {listed(names)}{more}."

@@ -217,7 +217,7 @@ def _off(cells: Sequence[Cell], said: str) -> str:
 
 def _named(cells: Sequence[Cell], most: int = 4) -> str:
     """The trials by name, the first few of them."""
-    names = [f"{c.configuration.label}, {c.payload}, {c.load_text}" for c in cells[:most]]
+    names = [f"{c.experiment.label}, {c.payload}, {c.load_text}" for c in cells[:most]]
     return "; ".join(names) + (f" and {len(cells) - most} more" if len(cells) > most else "")
 
 

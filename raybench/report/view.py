@@ -8,7 +8,7 @@ from raybench.analysis.columns import PRICE, criterion_column
 from raybench.analysis.decide import Decision
 from raybench.analysis.reduce import Findings
 from raybench.analysis.repeats import together
-from raybench.report.cells import Cell, Configuration, cells, chosen, configurations, payload_label
+from raybench.report.cells import Cell, NamedExperiment, cells, chosen, named_experiments, payload_label
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class View:
     findings: Findings
     decision: Decision
     manifest: Mapping[str, Any]
-    configurations: Mapping[str, Configuration]
+    experiments: Mapping[str, NamedExperiment]
     cells: list[Cell]
     payload: str
 
@@ -80,7 +80,7 @@ class View:
     @property
     def shown(self) -> list[str]:
         """Labels of the configurations that charts with a panel each have room for."""
-        return [found.label for found in self.configurations.values() if found.colour != "mute"]
+        return [found.label for found in self.experiments.values() if found.colour != "mute"]
 
     def choice(self, payload: str, experiment: str) -> tuple[Cell | None, Cell | None]:
         """The winner and the nearest miss of one configuration on one payload."""
@@ -100,7 +100,7 @@ class View:
 def look(findings: Findings, decision: Decision, manifest: Mapping[str, Any]) -> View:
     """Joins what a report is made from; the data set asked about is the one decided."""
     shown = chosen(decision, manifest)
-    named = configurations(manifest, shown)
+    named = named_experiments(manifest, shown)
     payload = payload_label(decision.payload) if decision.payload else ""
     findings = together(findings, {name: found.trial_ids for name, found in decision.settings.items()})
     return View(findings, decision, manifest, named, cells(decision, manifest, named), payload)

@@ -3,9 +3,9 @@
 import pytest
 from canned import exception, frame, header, part, reply
 
+from raybench.client.endings import Ending, broken, refused, stream_fault, unexpected
 from raybench.client.eventstream import runs
 from raybench.client.http import Failure
-from raybench.client.verdicts import Verdict, broken, refused, stream_fault, unexpected
 from raybench.rows import Outcome
 
 MODEL_ERROR = b'{"ErrorCode":"CLIENT_ERROR_FROM_MODEL","Message":"m","OriginalMessage":"o","OriginalStatusCode":%d}'
@@ -64,7 +64,7 @@ def test_every_failure_of_the_wire_has_an_outcome_and_its_name(failure: Failure,
     assert (said.outcome, said.code, said.message) == (outcome, failure.value, "why")
 
 
-def faults(stream: bytes) -> list[Verdict | None]:
+def faults(stream: bytes) -> list[Ending | None]:
     """What is made of each frame of a stream."""
     return [stream_fault(run.headers, payload) for run in runs(stream) for payload in run.payloads]
 

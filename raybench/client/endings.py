@@ -30,7 +30,7 @@ _UNNAMED = {
 }
 
 
-class Verdict(NamedTuple):
+class Ending(NamedTuple):
     """An outcome, and for a failure its code, message and the container's own status."""
 
     outcome: Outcome
@@ -39,17 +39,15 @@ class Verdict(NamedTuple):
     original_status: int | None = None
 
 
-FINE = Verdict(Outcome.OK)
+FINE = Ending(Outcome.OK)
 
 
-def verdict(outcome: Outcome, code: Any, message: Any, original_status: int | None = None) -> Verdict:
+def ending(outcome: Outcome, code: Any, message: Any, original_status: int | None = None) -> Ending:
     """A failure, its texts cut to length; an empty message is none."""
-    return Verdict(
-        outcome, str(code)[:_CODE_CHARS], str(message or "")[:ERROR_MESSAGE_CHARS] or None, original_status
-    )
+    return Ending(outcome, str(code)[:_CODE_CHARS], str(message or "")[:ERROR_MESSAGE_CHARS] or None, original_status)
 
 
-def broken(reply: Reply, cut: Outcome) -> Verdict:
+def broken(reply: Reply, cut: Outcome) -> Ending:
     """A reply that is not whole; `cut` is what a connection that ends in its body means."""
     assert reply.failure is not None
     outcome = Outcome.CONNECTION_ERROR
@@ -59,10 +57,10 @@ def broken(reply: Reply, cut: Outcome) -> Verdict:
         outcome = Outcome.PROTOCOL_ERROR
     elif reply.failure is Failure.CUT:
         outcome = cut
-    return verdict(outcome, reply.failure, reply.problem)
+    return ending(outcome, reply.failure, reply.problem)
 
 
-def refused(reply: Reply) -> Verdict:
+def refused(reply: Reply) -> Ending:
     """A reply whose status is no success."""
     status = reply.status
     assert status is not None
@@ -78,7 +76,7 @@ def refused(reply: Reply) -> Verdict:
         message = excerpt(text)
     original = said.get("OriginalStatusCode")
     original = original if type(original) is int and 0 <= original <= 999 else None
-    return verdict(_outcome(status, str(code), original, str(message)), code, message, original)
+    return ending(_outcome(status, str(code), original, str(message)), code, message, original)
 
 
 def _outcome(status: int, code: str, original: int | None, message: str) -> Outcome:
@@ -92,16 +90,16 @@ def _outcome(status: int, code: str, original: int | None, message: str) -> Outc
     return Outcome.REJECTED if status >= 400 else Outcome.PROTOCOL_ERROR
 
 
-def unexpected(reply: Reply, kind: str) -> Verdict:
+def unexpected(reply: Reply, kind: str) -> Ending:
     """A success whose body is no stream where one was asked for."""
     text = reply.body
     error = _object(text).get("error")
     if error:
-        return verdict(Outcome.MODEL_ERROR, "Error", error)
-    return verdict(Outcome.PROTOCOL_ERROR, "UnexpectedContentType", f"{kind or 'no content type'}: {excerpt(text)}")
+        return ending(Outcome.MODEL_ERROR, "Error", error)
+    return ending(Outcome.PROTOCOL_ERROR, "UnexpectedContentType", f"{kind or 'no content type'}: {excerpt(text)}")
 
 
-def stream_fault(headers: Mapping[str, Value], payload: bytes) -> Verdict | None:
+def stream_fault(headers: Mapping[str, Value], payload: bytes) -> Ending | None:
     """What an exception or error frame says; None for any other.
 
     The code is the frame's `ErrorCode` (ModelInvocationTimeExceeded, StreamBroken) before the exception's name.
@@ -111,10 +109,10 @@ def stream_fault(headers: Mapping[str, Value], payload: bytes) -> Verdict | None
         said = _object(payload)
         name = str(headers.get(":exception-type", "Exception"))
         message = said.get("Message") or said.get("message") or ""
-        return verdict(Outcome.STREAM_ERROR, said.get("ErrorCode") or name, f"{name}: {message}")
+        return ending(Outcome.STREAM_ERROR, said.get("ErrorCode") or name, f"{name}: {message}")
     if kind == "error":
         code = headers.get(":error-code", "Error")
-        return verdict(Outcome.STREAM_ERROR, code, headers.get(":error-message", ""))
+        return ending(Outcome.STREAM_ERROR, code, headers.get(":error-message", ""))
     return None
 
 
