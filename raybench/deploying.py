@@ -15,6 +15,8 @@ from raybench.signals import Ear, heard
 from raybench.specs import DeployedEndpoint
 
 Say = Callable[[str], None]
+LifeIn = Callable[[str | None, Ear], Life]
+"""What gives a verb the lifecycle of a region: `life_in`, but tests give their own."""
 
 
 def deployments(config: Config) -> list[Deployment]:
@@ -68,7 +70,7 @@ def _left(wanted: Sequence[Deployment]) -> str:
     return f"may be left, and an endpoint costs: {told}; `raybench gc --run {wanted[0].run} --yes` removes it"
 
 
-def deploy(config: Config, life_s: int, say: Say) -> None:
+def deploy(config: Config, life_s: int, say: Say, *, life_in: LifeIn = life_in) -> None:
     """Makes every endpoint of a config, and waits until all serve: all of them, or none; EndpointError.
 
     A signal is InterruptedRunError once what was made is deleted again; a second one says what may be left.
@@ -88,7 +90,7 @@ def deploy(config: Config, life_s: int, say: Say) -> None:
         life.deploy(*wanted, life_s=life_s, serving=serving)
 
 
-def teardown(config: Config, say: Say) -> None:
+def teardown(config: Config, say: Say, *, life_in: LifeIn = life_in) -> None:
     """Deletes every endpoint that a config made, with what belongs to it, and tells the bill; EndpointError.
 
     A signal ends it with InterruptedRunError, which says what is not known to be gone.
@@ -128,7 +130,7 @@ def _refuse_unknown(life: Life, one: Deployment) -> None:
         raise EndpointError(f"{one.name} was not deployed from here; {hint}")
 
 
-def gc(run: str | None, region: str | None, yes: bool, say: Say) -> None:
+def gc(run: str | None, region: str | None, yes: bool, say: Say, *, life_in: LifeIn = life_in) -> None:
     """Tells what was left behind in the region, and in those of the ledger if none is named; deletes it if `yes`.
 
     EndpointError if something of it is still there afterwards; InterruptedRunError says what a signal left.

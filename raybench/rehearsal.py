@@ -93,6 +93,7 @@ class Rehearsal:
     plan: Plan
     trials: tuple[Rehearsed, ...]
     searches: tuple[Found, ...] = ()
+    most_searched: int = MOST_SEARCHED
 
     def of(self, experiment: str) -> tuple[Rehearsed | Found, ...]:
         """The trials and searches of one experiment."""
@@ -146,7 +147,7 @@ def rehearse(
             played = list(processes.map(_rehearse_scene, scenes))
     every = sorted((each for scene in played for each in scene), key=lambda each: each.trial.index)
     trials = tuple(each for each in every if isinstance(each, Rehearsed))
-    return Rehearsal(plan, trials, tuple(each for each in every if isinstance(each, Found)))
+    return Rehearsal(plan, trials, tuple(each for each in every if isinstance(each, Found)), most_searched)
 
 
 def _scenes(config: Config, plan: Plan, most_searched: int) -> Iterator[Scene]:

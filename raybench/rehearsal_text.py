@@ -6,7 +6,7 @@ from typing import Any
 
 from raybench.analysis.spoken import aligned, dollars, lasting
 from raybench.cluster.search_text import sentence
-from raybench.rehearsal import MOST_REQUESTS, MOST_SEARCHED, Found, Need, Rehearsal, Rehearsed
+from raybench.rehearsal import MOST_REQUESTS, Found, Need, Rehearsal, Rehearsed
 
 
 def text(rehearsal: Rehearsal) -> str:
@@ -42,7 +42,7 @@ def _searches(rehearsal: Rehearsal) -> Iterator[str]:
     for found in rehearsal.searches:
         if _left_off(found):
             trial = found.trial
-            left = f"left off at {MOST_SEARCHED:,} requests with no rate certified"
+            left = f"left off at {rehearsal.most_searched:,} requests with no rate certified"
             most = lasting(trial.expected_s)
             yield f"{trial.experiment}, {trial.payload}: {left}; more than {lasting(found.seconds)}, at most {most}."
         else:

@@ -121,6 +121,7 @@ class Conductor:
         rundir: RunDir,
         screen: Screen,
         manifest: manifests.Manifest | None = None,
+        wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.config, self.plan, self.pools, self.rundir, self.screen = config, matrix, pools, rundir, screen
         self.manifest = manifest or manifests.begin(config, matrix, pools, rundir.path.name)
@@ -132,6 +133,7 @@ class Conductor:
         self._crews: list[Crew] = []
         self._began_s = time.monotonic() - (manifests.age_s(manifest) if manifest else 0.0)
         self._alone = True
+        self._wall_ns = wall_ns
         self.shipping: Shipping | None = None
 
     def record(self) -> None:
@@ -158,10 +160,10 @@ class Conductor:
                     findings = reduce.reduced(self._played, self.manifest, keep)
                     self.finish("failed" if failure else "interrupted" if self._stopping.is_set() else "done")
                     written = beside.submit(publish, self.rundir, self.manifest, findings)  # while Ray ends
-                verdict = written.result()
+                deserved = written.result()
         except RaybenchError as later:
             raise failure or later from None
-        self._conclude(failure, verdict)
+        self._conclude(failure, deserved)
 
     def _start(self, address: str, stack: ExitStack, *, selftest: bool) -> Simulated | None:
         """Has the load actors ready; Ray starts while endpoints are checked and the report's tools load."""
@@ -219,7 +221,7 @@ class Conductor:
             aim = crew.posts[0].target
             try:
                 with self._lock:
-                    tell(*more, aim.region, aim.endpoint, time.time_ns())
+                    tell(*more, aim.region, aim.endpoint, self._wall_ns())
             except StorageError as error:
                 self.screen.say(f"what deploying and idling took is not known: {error}")
 
@@ -288,14 +290,14 @@ class Conductor:
         self.manifest |= {"state": state, "finished_utc": manifests.utc()}
         self.record()
 
-    def _conclude(self, failure: RaybenchError | None, verdict: RaybenchError | None) -> None:
-        """Raises what the exit code should say: what broke the run, else that it was stopped, else the verdict."""
+    def _conclude(self, failure: RaybenchError | None, deserved: RaybenchError | None) -> None:
+        """Raises what the exit code should say: what broke the run, else that it was stopped, else its results."""
         if failure:
             raise failure
         if self._stopping.is_set():
             raise InterruptedRunError(f"interrupted; what was measured is in {self.rundir.path}")
-        if verdict:
-            raise verdict
+        if deserved:
+            raise deserved
 
 
 def _is_kept(trial: Mapping[str, Any], table: pa.Table) -> None:

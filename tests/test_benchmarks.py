@@ -68,36 +68,27 @@ def test_the_table_has_every_figure_and_ends_badly_with_one_that_does(
     (tmp_path / "fine.py").write_text("print('kept')")
     (tmp_path / "poor.py").write_text("raise SystemExit(1)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(truth, "names", lambda: ["poor", "fine"])
-    assert truth.main() == 1
+    assert truth.main(["poor", "fine"]) == 1
     assert "A PROMISE IS BROKEN: poor" in capfd.readouterr().out
-    monkeypatch.setattr(truth, "names", lambda: ["fine"])
-    assert truth.main() == 0
+    assert truth.main(["fine"]) == 0
 
 
 @pytest.mark.parametrize(
-    ("promise", "impossible"), [("MOST_CRIED", -1.0), ("LEAST_NOTICED", 1.1)], ids=["cried", "noticed"]
+    ("bounds", "code"),
+    [({}, 0), ({"most_cried": -1.0}, 1), ({"least_noticed": 1.1}, 1)],
+    ids=["kept", "cried", "noticed"],
 )
 def test_a_figure_that_misses_its_bound_is_an_exit_code(
-    promise: str, impossible: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bounds: dict[str, float], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(truth_cache, "CASES", truth_cache.CASES[:1])
-    for value, code in ((getattr(truth_cache, promise), 0), (impossible, 1)):
-        monkeypatch.setattr(truth_cache, promise, value)
-        with pytest.raises(SystemExit) as ended:
-            truth_cache.main(2)
-        assert ended.value.code == code
-    assert "A PROMISE IS BROKEN" in capsys.readouterr().out
-
-
-def test_the_interval_benchmark_ends_badly_where_nothing_can_be_right(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["truth_intervals", "--runs", "4"])
-    monkeypatch.setattr(truth_intervals, "UTILISATIONS", (0.3,))
-    monkeypatch.setattr(truth_intervals, "BURN_IN", 10)
-    monkeypatch.setattr(truth_intervals, "true_quantile", lambda utilisation, q: math.inf)
     with pytest.raises(SystemExit) as ended:
-        truth_intervals.main()
+        truth_cache.main(2, cases=truth_cache.CASES[:1], **bounds)
+    assert ended.value.code == code
+    assert ("A PROMISE IS BROKEN" in capsys.readouterr().out) == bool(code)
+
+
+def test_the_interval_benchmark_ends_badly_where_nothing_can_be_right(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        truth_intervals.main(["--runs", "4"], lambda utilisation, q: math.inf)
     assert ended.value.code == 1
     assert "A PROMISE IS BROKEN" in capsys.readouterr().out

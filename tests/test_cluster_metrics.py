@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from made import failed, row
 from simulated import simulator
+from waiting import until
 
 from raybench.client.sigv4 import Credentials
 from raybench.client.target import Target
@@ -169,12 +169,17 @@ def exposed() -> str:
 
 def wait_for(wanted: str, seconds: float = 60.0) -> str:
     """The node's metrics once a line of them matches; they come when Ray's agent gets round to it."""
-    until_s = time.monotonic() + seconds
-    while not re.search(wanted, text := exposed()):
-        assert time.monotonic() < until_s, f"no {wanted!r} in:\n" + "\n".join(
-            line for line in text.splitlines() if "raybench" in line
-        )
-        time.sleep(0.2)
+    text = ""
+
+    def told() -> bool:
+        nonlocal text
+        text = exposed()
+        return bool(re.search(wanted, text))
+
+    def ours() -> str:
+        return f"no {wanted!r} in:\n" + "\n".join(line for line in text.splitlines() if "raybench" in line)
+
+    until(told, ours, seconds, every_s=0.2)
     return text
 
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import boto3
+import pyarrow as pa
 import pytest
 import reported
 from botocore.exceptions import ConnectionClosedError
@@ -27,10 +28,11 @@ from raybench.endpoints.gc import Left, left_behind
 from raybench.endpoints.ledger import KINDS, Entry, Kind, Ledger
 from raybench.endpoints.lifecycle import EXPIRES_TAG, RUN_TAG, Deployment, Doomed, Life, endpoint_name
 from raybench.errors import EndpointError, InputError, InterruptedRunError, StorageError
-from raybench.plan import plan
+from raybench.plan import Trial, plan
 from raybench.report.capacity import run_cost
 from raybench.report.page import page
 from raybench.report.view import look
+from raybench.rows import REQUESTS
 from raybench.run import Conductor
 from raybench.rundir import RunDir
 from raybench.signals import Ear
@@ -508,74 +510,67 @@ def test_a_config_that_deploys_is_made_measured_and_ended_under_one_name(tmp_pat
         assert (ACCOUNT, REGION, kind, name) in ledger.open()
 
 
-@pytest.fixture
-def given_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Time:
-    """A clock for the verbs, whose waits cost no time."""
-    now = Time()
-    monkeypatch.setattr(
-        deploying, "life_in", lambda region, _: life(tmp_path, now, sagemaker(region) if region else sagemaker())
-    )
-    return now
+def lives(folder: Path, now: Time | None = None, aws: Any = None) -> deploying.LifeIn:
+    """Lifecycles for the verbs, whose waits cost no time."""
+    return lambda region, _: life(folder, now, aws or sagemaker(region or REGION))
 
 
-@pytest.mark.usefixtures("given_time")
 def test_gc_tells_first_deletes_when_told_and_counts_again(tmp_path: Path) -> None:
     life(tmp_path).deploy(WANTED)
-    looked, said = list[str](), list[str]()
-    deploying.gc("other", REGION, True, looked.append)
+    looked, said, life_in = list[str](), list[str](), lives(tmp_path)
+    deploying.gc("other", REGION, True, looked.append, life_in=life_in)
     assert looked == [f"0 billable resources left in {REGION} of account {ACCOUNT}"]
-    deploying.gc("mine", REGION, False, said.append)
+    deploying.gc("mine", REGION, False, said.append, life_in=life_in)
     assert len(said) == 4
     assert said[-1] == f"1 billable resources left in {REGION} of account {ACCOUNT}; --yes deletes them"
     assert len(names(sagemaker())) == 3
-    deploying.gc("mine", REGION, True, said.append)
+    deploying.gc("mine", REGION, True, said.append, life_in=life_in)
     assert said[-1] == f"0 billable resources left in {REGION} of account {ACCOUNT}"
     assert names(sagemaker()) == set()
 
 
-def test_gc_looks_in_every_region_of_the_ledger(tmp_path: Path, given_time: Time) -> None:
-    Life(sagemaker("eu-west-1"), ACCOUNT, Ledger(tmp_path / "ledger.jsonl"), given_time, given_time.pause).deploy(
-        WANTED
-    )
+def test_gc_looks_in_every_region_of_the_ledger(tmp_path: Path) -> None:
+    life(tmp_path, aws=sagemaker("eu-west-1")).deploy(WANTED)
     said = list[str]()
-    deploying.gc("mine", None, True, said.append)
+    deploying.gc("mine", None, True, said.append, life_in=lives(tmp_path))
     assert said[-1] == f"0 billable resources left in {REGION}, eu-west-1 of account {ACCOUNT}"
     assert names(sagemaker("eu-west-1")) == set()
 
 
-def test_teardown_tells_what_it_cost_from_create_to_delete(tmp_path: Path, given_time: Time) -> None:
-    config, said = configured(tmp_path), list[str]()
-    deploying.deploy(config, 7200, said.append)
-    given_time.pause(5390)  # and 10 s until it is seen to be gone
-    deploying.teardown(config, said.append)
+def test_teardown_tells_what_it_cost_from_create_to_delete(tmp_path: Path) -> None:
+    config, said, now = configured(tmp_path), list[str](), Time()
+    life_in = lives(tmp_path, now)
+    deploying.deploy(config, 7200, said.append, life_in=life_in)
+    now.pause(5390)  # and 10 s until it is seen to be gone
+    deploying.teardown(config, said.append, life_in=life_in)
     name = endpoint_name("mine", "p3")
     assert said[-1] == f"{name}: gone; 1.50 h from create to delete, $61.0800"
     assert names(sagemaker()) == set()
-    deploying.teardown(config, said.append)
+    deploying.teardown(config, said.append, life_in=life_in)
     assert said[-1] == f"{name}: gone; the ledger has no open create of it, so no bill"
 
 
-def test_teardown_ends_only_what_was_deployed_from_here(tmp_path: Path, given_time: Time) -> None:
+def test_teardown_ends_only_what_was_deployed_from_here(tmp_path: Path) -> None:
     told: list[str] = []
-    being = life(tmp_path / "somebody else's", given_time)
+    being = life(tmp_path / "somebody else's")
     config = configured(tmp_path)
     being.deploy(deploying.deployments(config)[0])
     with pytest.raises(EndpointError, match="was not deployed from here; `raybench gc --run mine --yes`"):
-        deploying.teardown(config, told.append)
+        deploying.teardown(config, told.append, life_in=lives(tmp_path))
     assert ("endpoint", endpoint_name("mine", "p3")) in names(sagemaker())
 
 
-def test_a_run_on_what_is_not_deployed_says_so_and_one_that_is_calls_it(tmp_path: Path, given_time: Time) -> None:
+def test_a_run_on_what_is_not_deployed_says_so_and_one_that_is_calls_it(tmp_path: Path) -> None:
     config = configured(tmp_path)
     with pytest.raises(EndpointError, match="is not there; `raybench deploy") as caught:
         target(config, config.experiments[0], None)
     assert caught.value.exit_code == 5
-    deploying.deploy(config, 7200, print)
+    deploying.deploy(config, 7200, print, life_in=lives(tmp_path))
     assert target(config, config.experiments[0], None).endpoint == endpoint_name("mine", "p3")
 
 
-def test_an_interrupt_while_waiting_deletes_what_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now, aws = Time(), sagemaker()
+def test_an_interrupt_while_waiting_deletes_what_was_made(tmp_path: Path) -> None:
+    aws = sagemaker()
 
     def interrupt(**_: Any) -> None:
         if names(sagemaker()):
@@ -583,9 +578,8 @@ def test_an_interrupt_while_waiting_deletes_what_was_made(tmp_path: Path, monkey
             raise KeyboardInterrupt
 
     aws.meta.events.register("before-call.sagemaker.DescribeEndpoint", interrupt)
-    monkeypatch.setattr(deploying, "life_in", lambda region, _: life(tmp_path, now, aws))
     with pytest.raises(InterruptedRunError, match=r"interrupted; nothing is left of raybench-mine-p3"):
-        deploying.deploy(configured(tmp_path), 7200, print)
+        deploying.deploy(configured(tmp_path), 7200, print, life_in=lives(tmp_path, aws=aws))
     assert names(sagemaker()) == set()
 
 
@@ -652,21 +646,30 @@ def test_the_same_endpoint_in_two_accounts_is_ended_in_each_by_itself(tmp_path: 
     assert set(being.ledger.open()) == {(OTHER, REGION, kind, WANTED.name) for kind in KINDS}
 
 
-def test_what_is_not_in_this_region_is_not_gone_from_another(tmp_path: Path, given_time: Time) -> None:
-    Life(sagemaker("eu-west-1"), ACCOUNT, Ledger(tmp_path / "ledger.jsonl"), given_time, given_time.pause).deploy(
-        deploying.deployments(configured(tmp_path))[0]
-    )
+def test_what_is_not_in_this_region_is_not_gone_from_another(tmp_path: Path) -> None:
+    life(tmp_path, aws=sagemaker("eu-west-1")).deploy(deploying.deployments(configured(tmp_path))[0])
     with pytest.raises(EndpointError, match=f"was made in eu-west-1 by account {ACCOUNT}, and this is {REGION} as"):
-        deploying.teardown(configured(tmp_path), print)
+        deploying.teardown(configured(tmp_path), print, life_in=lives(tmp_path))
     assert len(names(sagemaker("eu-west-1"))) == 3
 
 
 class Waiting:
-    """A screen and a crew of nobody, for a conductor that plays nothing."""
+    """A screen and a crew of nobody: each trial takes so long, and sends nothing."""
 
-    def __init__(self, aim: Target) -> None:
+    def __init__(self, aim: Target, now: Time, trial_s: float) -> None:
         self.posts = [SimpleNamespace(target=aim)]
         self.said: list[str] = []
+        self.now, self.trial_s = now, trial_s
+
+    def play(self, *_: object) -> SimpleNamespace:
+        self.now.pause(self.trial_s)
+        return SimpleNamespace(rows=REQUESTS.empty_table(), actors=(), lost=(), loss=None, failure=None)
+
+    def begin(self, trial: Trial) -> None:
+        """Nobody looks."""
+
+    def end(self, trial: Trial, rows: pa.Table) -> None:
+        """Nobody looks."""
 
     def say(self, text: str) -> None:
         self.said.append(text)
@@ -675,15 +678,13 @@ class Waiting:
         """Nothing is open."""
 
 
-def sat(folder: Path, now: Time, monkeypatch: pytest.MonkeyPatch, load_s: float = 0.0) -> dict[str, Any]:
+def sat(folder: Path, now: Time, load_s: float = 0.0) -> dict[str, Any]:
     """The experiment in run.json of a run that puts its endpoint under load for so long."""
     config = configured(folder)
     matrix, aim = plan(config), target(config, config.experiments[0], None)
     rundir = RunDir.create(folder / f"run-{now.ns}")
-    crew: Any = Waiting(aim)
-    conductor = Conductor(config, matrix, load_pools(config.payloads, 1, folder), rundir, crew)
-    monkeypatch.setattr("raybench.run.time.time_ns", now)
-    monkeypatch.setattr(Conductor, "_play_on", lambda *_: now.pause(load_s))
+    crew: Any = Waiting(aim, now, load_s)
+    conductor = Conductor(config, matrix, load_pools(config.payloads, 1, folder), rundir, crew, wall_ns=now)
     conductor._play(crew, config.experiments[0])
     conductor.record()
     [about] = rundir.manifest()["experiments"]
@@ -691,22 +692,19 @@ def sat(folder: Path, now: Time, monkeypatch: pytest.MonkeyPatch, load_s: float 
     return dict(about)
 
 
-def test_deploying_and_idling_are_counted_once_each_and_the_report_says_what_they_cost(
-    tmp_path: Path, given_time: Time, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    aws = sagemaker()
+def test_deploying_and_idling_are_counted_once_each_and_the_report_says_what_they_cost(tmp_path: Path) -> None:
+    aws, now = sagemaker(), Time()
     statuses = iter(["Creating", "Creating", "InService"])
     aws.meta.events.register(
         "after-call.sagemaker.DescribeEndpoint",
         lambda parsed, **_: parsed.update(EndpointStatus=next(statuses)) if "EndpointName" in parsed else None,
     )
-    monkeypatch.setattr(deploying, "life_in", lambda region, _: life(tmp_path, given_time, aws))
-    deploying.deploy(configured(tmp_path), 7200, print)
-    given_time.pause(60.0)
-    first = sat(tmp_path, given_time, monkeypatch, load_s=600.0)
+    deploying.deploy(configured(tmp_path), 7200, print, life_in=lives(tmp_path, now, aws))
+    now.pause(60.0)
+    first = sat(tmp_path, now, load_s=600.0)
     assert (first["deploy_s"], first["idle_s"]) == (20.0, 60.0)
-    given_time.pause(30.0)
-    second = sat(tmp_path, given_time, monkeypatch)
+    now.pause(30.0)
+    second = sat(tmp_path, now)
     assert (second.get("deploy_s"), second["idle_s"]) == (None, 30.0)
     findings, manifest = reported.small_run()
     told = {key: first[key] for key in ("deploy_s", "idle_s", "price_per_hour", "instance_count")}
@@ -718,11 +716,9 @@ def test_deploying_and_idling_are_counted_once_each_and_the_report_says_what_the
     assert "under load, $0.226 deploying and $0.679 idle" in page(findings, answer, manifest)
 
 
-def test_an_endpoint_that_the_ledger_does_not_know_has_no_deploy_and_no_idle_time(
-    tmp_path: Path, given_time: Time, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    life(tmp_path / "somebody else's", given_time).deploy(deploying.deployments(configured(tmp_path))[0])
-    assert not {"deploy_s", "idle_s"} & sat(tmp_path, given_time, monkeypatch).keys()
+def test_an_endpoint_that_the_ledger_does_not_know_has_no_deploy_and_no_idle_time(tmp_path: Path) -> None:
+    life(tmp_path / "somebody else's").deploy(deploying.deployments(configured(tmp_path))[0])
+    assert not {"deploy_s", "idle_s"} & sat(tmp_path, Time()).keys()
     assert not (tmp_path / "ledger.jsonl").exists()
 
 

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -65,18 +64,17 @@ class Command:
 
     def until(self, run_dir: Path, trials_done: int, rows: int = 1) -> None:
         """Waits until that many trials are done and the next one has that many rows on disk."""
-        until_s = time.monotonic() + 120
-        while time.monotonic() < until_s:
+
+        def so_far() -> bool:
             assert self.process.poll() is None, self.err.read_text()
             written = sum(
                 path.read_bytes().count(b"\n")
                 for folder in sorted((run_dir / "spool").glob("*"))[trials_done:]
                 for path in folder.glob("*.rows")
             )
-            if written >= rows:
-                return
-            time.sleep(0.05)
-        raise AssertionError(f"it came not so far: {self.err.read_text()}")
+            return written >= rows
+
+        until(so_far, lambda: f"it came not so far: {self.err.read_text()}", every_s=0.05)
 
     def waits(self, run_dir: Path, seconds: float) -> None:
         """Returns when it has said that it stops, and that much later still tells how its trial goes."""

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -58,18 +57,16 @@ class Command:
 
     def until(self, store: s3.Store, trials_done: int, rows: int) -> None:
         """Waits until S3 has that many finished trials, and that many rows of the one after them."""
-        until_s = time.monotonic() + 120
-        while time.monotonic() < until_s:
+
+        def so_far() -> bool:
             assert self.process.poll() is None, self.err.read_text()
             keys = [key for key in store.listed() if key.startswith("spool/")]
             trials = list(dict.fromkeys(key.split("/")[1] for key in sorted(keys)))
-            if (
-                len(trials) > trials_done
-                and lines(store, [key for key in keys if trials[trials_done] in key]) >= rows
-            ):
-                return
-            time.sleep(0.1)
-        raise AssertionError(f"it came not so far: {self.err.read_text()}")
+            if len(trials) <= trials_done:
+                return False
+            return lines(store, [key for key in keys if trials[trials_done] in key]) >= rows
+
+        until(so_far, lambda: f"it came not so far: {self.err.read_text()}", every_s=0.1)
 
     def end(self) -> tuple[int, str, str]:
         code, err = self.process.wait(timeout=180), self.err.read_text()

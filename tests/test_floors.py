@@ -1,6 +1,7 @@
 """Imports point down only, and foreign packages stay behind their fences."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,12 @@ def test_imports_point_down_only(module: str) -> None:
         their_floor, their_room = place(target)
         beside = their_floor == floor and their_room.split(".")[0] == room.split(".")[0]
         assert their_floor < floor or beside, f"{module} (floor {floor}) imports {target} ({their_floor})"
+
+
+def test_imports_run_in_no_circle() -> None:
+    """Within a room too, and those inside functions count."""
+    ours = {name: {i.removeprefix("raybench.") for i in imports(MODULES[name])} & OURS - {name} for name in OURS}
+    assert len(list(TopologicalSorter(ours).static_order())) == len(OURS)
 
 
 @pytest.mark.parametrize("module", sorted(OURS))

@@ -39,10 +39,16 @@ loads:
   - {{kind: closed, concurrency: 1, duration: 10s}}
 """
 FAST = """
-import dataclasses, sys
+from dataclasses import replace
+from functools import partial
 from raybench import cli, deploying
-real = deploying.life_in
-deploying.life_in = lambda *asked: dataclasses.replace(real(*asked), poll_s=0.05)
+
+def life_in(*asked):
+    return replace(deploying.life_in(*asked), poll_s=0.05)
+
+deploying.deploy = partial(deploying.deploy, life_in=life_in)
+deploying.teardown = partial(deploying.teardown, life_in=life_in)
+deploying.gc = partial(deploying.gc, life_in=life_in)
 cli.main()
 """
 """The program as it is, but for how long it waits between two looks."""

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from test_run import config
 from typer.testing import CliRunner
+from waiting import until
 
 from raybench.cli import app
 from raybench.cluster.live import Live
@@ -187,11 +188,13 @@ def test_any_shell_sees_a_run_while_it_measures(tmp_path: Path) -> None:
         assert run.stderr is not None
         assert any(b"measuring" in line for line in run.stderr)
         found: dict[str, Any] = {}
-        until_s = time.monotonic() + 60
-        while not (found.get("live") and found["live"]["experiments"][0]["measured"]):
-            assert time.monotonic() < until_s, found
-            time.sleep(0.2)
+
+        def measured() -> bool:
+            nonlocal found
             found = status(place)
+            return bool(found.get("live") and found["live"]["experiments"][0]["measured"])
+
+        until(measured, lambda: found, within_s=60.0, every_s=0.2)
         os.kill(run.pid, signal.SIGINT)
         run.stderr.read()
     (fast,) = found["live"]["experiments"]

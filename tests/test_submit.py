@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 from buckets import BUCKET, StandIn, bucket
 from typer.testing import CliRunner
+from waiting import until
 
 from raybench.cli import app
 from raybench.cluster.submit import FRAME, _submit, pack, ship, unpack
@@ -296,13 +296,15 @@ def head(results: StandIn) -> Iterator[Head]:
 
 def wait_for_jobs(started: "subprocess.Popen[bytes]", port: int, folder: Path) -> None:
     """Until the dashboard takes connections; it is the last thing a head starts."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        assert started.poll() is None, (folder / "head.log").read_text()
+    log = folder / "head.log"
+
+    def taken() -> bool:
+        assert started.poll() is None, log.read_text()
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.2)
-    raise AssertionError((folder / "head.log").read_text())
+            return True
+        return False
+
+    until(taken, log.read_text, within_s=60.0, every_s=0.2)
 
 
 @contextmanager

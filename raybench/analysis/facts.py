@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raybench.analysis import repeated
+from raybench.analysis import resent
 from raybench.analysis.metrics import Facts, Mask, Requests, Window, offered
 from raybench.clock import NS_PER_S
 from raybench.counting import Source
@@ -35,7 +35,7 @@ def facts(rows: Requests, summary: Facts, trial: Facts, experiment: Facts) -> di
         "lost_actors": len(trial.get("lost") or ()),
     }
     carried = _carried(rows, summary, crew["actors"]) | _ceiling(crew["ceiling"] or {})
-    return told | repeated.prompts(rows) | _clients(summary, trial) | carried | {"steady": _steady(summary)}
+    return told | resent.prompts(rows) | _clients(summary, trial) | carried | {"steady": _steady(summary)}
 
 
 def _true(rows: Requests, name: str) -> Mask:

@@ -1,4 +1,4 @@
-"""A server may repeat what it was told in confidence: AWS quotes all that was signed where a signature is wrong."""
+"""Secrets taken out of what a server says: AWS quotes all that was signed where a signature is wrong."""
 
 from collections.abc import Iterable
 

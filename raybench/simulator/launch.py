@@ -1,4 +1,4 @@
-"""Starts the simulator as a process of its own: by a JSON file, or by a profile's name."""
+"""Inside the simulator's process: it reads what endpoints to be, serves until told to end, and says how it did."""
 
 import asyncio
 import gc

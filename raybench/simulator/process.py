@@ -1,4 +1,4 @@
-"""Starts the simulator as a process of its own, and ends it with ours."""
+"""The simulator as others use it: a process of its own, started, asked for its health, and ended with ours."""
 
 import json
 import secrets

@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -225,11 +224,15 @@ def _host(made: Lab, name: str, own: str = "") -> None:
 
 
 def _wait(sign: Path, holder: "subprocess.Popen[bytes]") -> None:
-    until = time.monotonic() + 20
-    while not sign.exists():
-        assert holder.poll() is None, sign.with_suffix(".log").read_text()
-        assert time.monotonic() < until, sign.with_suffix(".log").read_text()
-        time.sleep(0.05)
+    from waiting import until  # pytest finds it; this file runs without, too
+
+    log = sign.with_suffix(".log")
+
+    def ready() -> bool:
+        assert holder.poll() is None, log.read_text()
+        return sign.exists()
+
+    until(ready, log.read_text, within_s=20.0)
 
 
 def listening(made: Lab, name: str) -> Sequence[tuple[str, int]]:

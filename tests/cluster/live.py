@@ -72,9 +72,7 @@ def test_the_same_questions_are_answered_with_the_token(cluster: Cluster) -> Non
 
 def test_a_submitted_run_measures_from_the_workers_and_opens_nothing(cluster: Cluster, tmp_path: Path) -> None:
     process, run_dir = cluster.begin(tmp_path, "10s")
-    while len(cluster.arrived()) < 100:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.2)
+    cluster.wait_for_requests(100, process)
     ports = {name: len(listening(cluster.lab, name)) for name in ("head", "w1", "w2")}
     answers = {name: told(answers_to_strangers(cluster.lab, name)) for name in ports}
     said, _ = process.communicate(timeout=180)
@@ -110,9 +108,7 @@ class Loss:
 def loss(cluster: Cluster) -> Loss:
     before = len(cluster.arrived())
     process, run_dir = cluster.begin(Path("loss"), "30s")
-    while len(cluster.arrived()) < before + 300:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.2)
+    cluster.wait_for_requests(before + 300, process)
     vanished_ns = time.monotonic_ns()
     cluster.lab.vanish("w1")
     said, _ = process.communicate(timeout=240)

@@ -2,13 +2,13 @@
 
 import json
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from endpoint import PORT
 from lab import HOSTS, Lab, listening
+from waiting import until
 
 from raybench.rundir import RunDir
 
@@ -70,6 +70,16 @@ class Cluster:
         records = (json.loads(line) for line in whole.splitlines())
         return {record["request_id"]: record for record in records}
 
+    def wait_for_requests(self, many: int, process: Any) -> None:
+        """Waits until the endpoint has had as many requests; the run that sends them may not end before."""
+
+        def arrived() -> bool:
+            enough = len(self.arrived()) >= many
+            assert enough or process.poll() is None, process.communicate()
+            return enough
+
+        until(arrived, lambda: f"{len(self.arrived())} of {many} requests", within_s=240.0, every_s=0.2)
+
 
 def serve(made: Lab) -> Path:
     """Starts the endpoint of the lab; where its truth log is."""
@@ -91,14 +101,15 @@ print(json.dumps([node["node_ip"] for node in nodes if node["state"] == "ALIVE"]
 
 def wait_for_nodes(made: Lab, many: int, wait_s: float = 120) -> None:
     """Waits until as many nodes are alive as the head knows them."""
-    until = time.monotonic() + wait_s
-    while time.monotonic() < until:
+    out = ""
+
+    def alive() -> bool:
+        nonlocal out
         process = made.start("ctl", sys.executable, "-c", NODES)
         out, _ = process.communicate(timeout=30)
-        if process.returncode == 0 and len(json.loads(out)) >= many:
-            return
-        time.sleep(1)
-    raise AssertionError(out)
+        return process.returncode == 0 and len(json.loads(out)) >= many
+
+    until(alive, lambda: out, wait_s, every_s=1.0)
 
 
 def rows_of(run_dir: Path) -> list[dict[str, Any]]:
