@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self, cast
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, model_validator
 
 from raybench.analysis.columns import ALIASES, QUANTILES, RATES, SPREADS
+from raybench.analysis.spoken import data_set
 from raybench.client.target import Timeouts
 from raybench.datasets import PayloadSpec, TraceRequests
 from raybench.errors import InputError
@@ -148,9 +149,10 @@ class Config(Model):
         for part in ("experiments", "payloads"):
             seen: dict[str, int] = {}
             for index, item in enumerate(getattr(self, part)):
-                if item.name.casefold() in seen:
+                said = data_set(item.name).casefold() if part == "payloads" else item.name.casefold()
+                if said in seen:
                     raise wrong(f"'{item.name}' is there already", "names that differ", part, index, "name")
-                seen[item.name.casefold()] = index
+                seen[said] = index
         payloads = [payload.name for payload in self.payloads]
         experiments = [experiment.name for experiment in self.experiments]
         if self.report.payload not in (None, *payloads):

@@ -27,10 +27,10 @@ PROBE_CHARS = 20
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One cell: experiment × payload × load × repeat; its rows are counted after `warmup_s`.
+    """One experiment × payload × load × repeat; its rows are counted after `warmup_s`.
 
     It lasts `duration_s` or until `requests` were measured; a search has neither, its probes are trials of their own.
-    `cell` counts payloads × loads × repeats and `seed` draws the arrivals: both are the same for every experiment, so
+    `lot` counts payloads × loads × repeats and `seed` draws the arrivals: both are the same for every experiment, so
     that endpoints are compared on equal work. `in_order` gives the k-th arrival the k-th prompt. `expected_s` is None
     where nothing tells; of a search, the most.
     """
@@ -41,7 +41,7 @@ class Trial:
     payload: str
     load: Load | Search
     repeat: int
-    cell: int
+    lot: int
     warmup_s: float
     duration_s: float | None
     requests: int | None
@@ -123,14 +123,14 @@ def _trials(config: Config) -> Iterator[tuple[Trial, int]]:
     """Each trial with the position of its load in the config."""
     index = 0
     for experiment in config.experiments:
-        for cell, (payload, place, load, repeat) in enumerate(_cells(config)):
+        for lot, (payload, place, load, repeat) in enumerate(_lots(config)):
             spec = config.loads[place]
             if _is_for(spec, experiment, payload):
-                yield _trial(config, index, experiment, payload, spec, load, repeat, cell), place
+                yield _trial(config, index, experiment, payload, spec, load, repeat, lot), place
                 index += 1
 
 
-def _cells(config: Config) -> Iterator[tuple[PayloadSpec, int, Load | Search, int]]:
+def _lots(config: Config) -> Iterator[tuple[PayloadSpec, int, Load | Search, int]]:
     """Payloads × loads × repeats; a load with the position of its entry."""
     for payload in config.payloads:
         for place, spec in enumerate(config.loads):
@@ -152,7 +152,7 @@ def _trial(
     spec: LoadSpec,
     load: Load | Search,
     repeat: int,
-    cell: int,
+    lot: int,
 ) -> Trial:
     name = f"{payload.name}~{load.label}~{repeat}"
     return Trial(
@@ -162,7 +162,7 @@ def _trial(
         payload=payload.name,
         load=load,
         repeat=repeat,
-        cell=cell,
+        lot=lot,
         warmup_s=spec.warmup_s,
         duration_s=spec.duration_s,
         requests=spec.requests,

@@ -147,7 +147,7 @@ Endpoint = Annotated[
 
 def _dialect(name: str) -> str:
     if name not in DIALECTS:
-        raise wrong(f"{shown(name)} is not allowed", ", ".join(DIALECTS))
+        raise wrong(f"{shown(name)} is not allowed", nearest(name, DIALECTS))
     return name
 
 
@@ -194,6 +194,11 @@ class Experiment(Model):
             raise wrong(f"{self.endpoint.simulate} does not speak {self.dialect}", f"{spoken} or openai", "dialect")
         if self.streams and DIALECTS[self.dialect].record is None:
             raise wrong(f"{self.dialect} are not streamed", "route: invoke", "route")
+        if self.route == "invoke" and self.dialect == "openai" and self.parameters.get("stream"):
+            allowed = "route: stream, or without stream"
+            raise wrong(
+                "the invoke route reads whole replies, and this asks for a stream", allowed, "parameters", "stream"
+            )
         named = [key for key in self.parameters if key in MAX_TOKENS]
         if len(named) > 1:
             raise wrong(f"both {named[0]} and {named[1]} bound a completion", "one of them", "parameters", named[1])

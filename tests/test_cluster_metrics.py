@@ -220,7 +220,7 @@ def trial() -> Trial:
         payload="p",
         load=Closed(2),
         repeat=0,
-        cell=0,
+        lot=0,
         warmup_s=0.1,
         duration_s=1.5,
         requests=None,

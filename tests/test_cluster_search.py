@@ -33,7 +33,7 @@ def trial(search: Search) -> Trial:
         payload="p",
         load=Poisson(1.0),
         repeat=0,
-        cell=3,
+        lot=3,
         warmup_s=0.0,
         duration_s=None,
         requests=None,
@@ -125,7 +125,7 @@ def test_every_probe_is_a_trial_with_a_name_arrivals_and_prompts_of_its_own() ->
     queue = Queue(0.4, servers=4)
     found = play_search(trial(SEARCH), SEARCH, queue.play, queue.stop, queue.clock)
     trials = [each.trial for each in found.probes]
-    for name in ("trial_id", "seed", "cell"):
+    for name in ("trial_id", "seed", "lot"):
         assert len({getattr(each, name) for each in trials}) == len(trials)
     assert len({each.load.label for each in trials}) == len(trials)
     assert trials[0].requests == 30

@@ -298,6 +298,10 @@ EDITS: dict[str, tuple[str, str, str]] = {
     "unknown dialect": ("stream\n", "stream\n    dialect: tgl\n", "8: experiments[0].dialect: 'tgl' is not allowed;"),
     "tgi by openai": ("stream\n", "openai\n    dialect: tgi\n", "8: experiments[0].dialect: the openai route does n"),
     "embeddings": ("stream\n", "stream\n    dialect: embeddings\n", "7: experiments[0].route: embeddings are not"),
+    "a stream read whole": (
+        "stream\n", "invoke\n    dialect: openai\n    parameters: {stream: true}\n    #",
+        "9: experiments[0].parameters.stream: the invoke route reads whole replies, and this asks for a strea",
+    ),
     "instance": ("ml.g5.48xlarge", "g5.48xlarge", "5: experiments[0].instance_type: 'g5.48xlarge' is not an instanc"),
     "max tokens": ("100,", '"100",', "8: experiments[0].parameters.max_new_tokens: '100' is not allowed; a whole"),
     "max tokens twice": (
@@ -371,11 +375,13 @@ def test_what_needs_a_reply_in_pieces_is_no_criterion_of_one_that_comes_whole(wr
     )
 
 
-def test_two_things_of_one_name_are_refused(write: Write) -> None:
-    second = "  - {name: Short, dataset: {synthetic: {prompts: 1}}, tokens: [1, 9]}\n"
+@pytest.mark.parametrize("name", ["Short", "payload_short", "short.jsonl"])
+def test_two_things_of_one_name_are_refused(write: Write, name: str) -> None:
+    """The report writes a payload without `payload_` and `.jsonl`."""
+    second = f"  - {{name: {name}, dataset: {{synthetic: {{prompts: 1}}}}, tokens: [1, 9]}}\n"
     text = GOOD.replace("\nloads:\n", f"\n{second}loads:\n")
     assert complaint(write, text).startswith(
-        "bad.yaml:14: payloads[1].name: 'Short' is there already; names that differ"
+        f"bad.yaml:14: payloads[1].name: '{name}' is there already; names that differ"
     )
 
 

@@ -20,9 +20,11 @@ from moto import mock_aws
 
 from raybench import deploying
 from raybench.analysis.decide import decide
+from raybench.client.credentials import surroundings
 from raybench.client.target import Target
 from raybench.config import Config, load_config
 from raybench.datasets import load_pools
+from raybench.endpoints.aws import client
 from raybench.endpoints.bill import bill_usd
 from raybench.endpoints.gc import Left, left_behind
 from raybench.endpoints.ledger import KINDS, Entry, Kind, Ledger
@@ -513,6 +515,13 @@ def test_a_config_that_deploys_is_made_measured_and_ended_under_one_name(tmp_pat
 def lives(folder: Path, now: Time | None = None, aws: Any = None) -> deploying.LifeIn:
     """Lifecycles for the verbs, whose waits cost no time."""
     return lambda region, _: life(folder, now, aws or sagemaker(region or REGION))
+
+
+def test_aws_region_is_heard_before_what_botocore_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    assert client(None).meta.region_name == surroundings().region == "eu-west-1"
+    assert client("us-west-2").meta.region_name == "us-west-2"
 
 
 def test_gc_tells_first_deletes_when_told_and_counts_again(tmp_path: Path) -> None:

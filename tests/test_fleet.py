@@ -59,7 +59,7 @@ def trial(
         payload="p",
         load=load,
         repeat=0,
-        cell=0,
+        lot=0,
         warmup_s=warmup_s,
         duration_s=duration_s,
         requests=requests,

@@ -12,7 +12,7 @@ from made import failed, row, unsent
 from rich.console import Console
 
 from raybench.cluster.actor import SENDER
-from raybench.cluster.live import Live, Snapshot, Spread
+from raybench.cluster.live import Buckets, Live, Snapshot
 from raybench.cluster.monitor import Screen
 from raybench.cluster.view import clock, duration, headline, line, view
 from raybench.load.arrivals import Closed
@@ -38,7 +38,7 @@ def trial(index: int, experiment: str = "e", *, requests: int | None = 76, durat
         payload="p",
         load=Closed(index + 1),
         repeat=0,
-        cell=0,
+        lot=0,
         warmup_s=1.0,
         duration_s=duration_s,
         requests=requests,
@@ -73,7 +73,7 @@ def hands() -> Hands:
 
 def test_a_spread_gives_quantiles_within_half_a_percent() -> None:
     seconds = np.exp(np.random.default_rng(7).normal(0, 1, 20_000))
-    spread = Spread()
+    spread = Buckets()
     for part in np.split(seconds, 20):
         spread.add(part)
     for q in (0.5, 0.95, 0.99):
@@ -81,11 +81,11 @@ def test_a_spread_gives_quantiles_within_half_a_percent() -> None:
 
 
 def test_what_never_finished_is_slower_than_everything() -> None:
-    spread = Spread()
+    spread = Buckets()
     spread.add(np.array([1.0] * 90 + [np.nan] * 10))
     assert spread.quantile(0.5) == pytest.approx(1.0, rel=0.006)
     assert spread.quantile(0.95) is None
-    assert Spread().quantile(0.5) is None
+    assert Buckets().quantile(0.5) is None
 
 
 def test_percentiles_say_how_many_requests_they_still_need(hands: Hands) -> None:

@@ -61,8 +61,8 @@ def test_trials_are_payloads_by_loads_by_repeats_for_each_experiment_in_turn(pla
 def test_endpoints_get_equal_work_and_cells_different_work(planned: Planned) -> None:
     both = planned(TWO_BY_TWO)
     a, b = both.of("a"), both.of("b")
-    assert [(trial.cell, trial.seed) for trial in a] == [(trial.cell, trial.seed) for trial in b]
-    assert len({trial.seed for trial in a}) == len({trial.cell for trial in a}) == len(a)
+    assert [(trial.lot, trial.seed) for trial in a] == [(trial.lot, trial.seed) for trial in b]
+    assert len({trial.seed for trial in a}) == len({trial.lot for trial in a}) == len(a)
 
 
 def test_a_trial_keeps_its_seed_when_others_come_and_go_but_not_when_the_config_s_seed_changes(
@@ -83,7 +83,7 @@ def test_a_load_may_be_for_some_payloads_and_experiments_only(planned: Planned) 
         "b~p~poisson-2.0~0", "b~q~closed-1~0", "b~q~closed-2~0", "b~q~poisson-2.0~0",
     ]  # fmt: skip
     assert trials[2].load == Poisson(2.0)
-    assert trials[1].cell == trials[4].cell
+    assert trials[1].lot == trials[4].lot
 
 
 def test_time_is_that_of_the_slowest_experiment_and_money_that_of_all(planned: Planned) -> None:

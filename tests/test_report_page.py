@@ -103,6 +103,17 @@ def test_the_chart_of_prices_draws_a_limit_on_the_price_by_either_name_and_moves
     assert specs[0] == specs[1]
 
 
+def test_charts_of_latency_draw_a_limit_on_latency_and_none_on_service_latency() -> None:
+    drawn = {}
+    for name in ("latency_p95", "service_latency_p95"):
+        findings, manifest = reported.small_run()
+        manifest["criteria"] = {name: 1.2345}
+        view = look(findings, decide(findings.trials, manifest["criteria"]), manifest)
+        figures_of = figures.draw(view)
+        drawn[name] = {"1.2345" in json.dumps(figures_of[chart].spec) for chart in ("percentiles", "load_latency")}
+    assert drawn == {"latency_p95": {True}, "service_latency_p95": {False}}
+
+
 def test_an_invalid_trial_is_struck_through_and_does_not_win() -> None:
     html = write(changed(valid="INVALID", reasons=["late"], reason_texts=["The client was late"]))
     assert "INVALID. 1 of 16 trials cannot be trusted: struck through below" in words(html)
@@ -315,6 +326,9 @@ def test_repeats_are_drawn_as_the_tables_say_them() -> None:
     assert drawn["latency_s"] == pytest.approx(one["latency_s"] * 1.1)
     read = words(write((findings, manifest)))
     assert "48 trials of 16 settings" in read
+    assert "16 of 16 settings ran to the end" in read
+    assert "all valid 16 settings; the checks are under Trust" in read
+    assert "Every setting (16)" in read
     assert "within a trial percentiles are of all its requests, pooled" in read
     assert "trials of one setting are put together on the log scale" in read
     assert "data-line" not in write((findings, manifest))

@@ -118,7 +118,7 @@ def _carried(rows: Requests, summary: Facts, actors: int) -> dict[str, Any]:
         return {}
     inside = Window(start_s * NS_PER_S, (start_s + lasts_s) * NS_PER_S)
     shared_s = lasts_s * max(1, actors)
-    flown_s = float(inside.share(rows.sent_ns, rows.end_ns).sum()) / NS_PER_S
+    flown_s = float(inside.inside_ns(rows.sent_ns, rows.end_ns).sum()) / NS_PER_S
     instants_ns = rows.table["chunk_ns"].combine_chunks().flatten().to_numpy()
     came = int(((instants_ns > inside.start_ns) & (instants_ns <= inside.stop_ns)).sum())
     return {"streams": flown_s / shared_s, "chunks_per_s": came / shared_s}

@@ -75,7 +75,7 @@ class Window:
     def seconds(self) -> float:
         return (self.stop_ns - self.start_ns) / NS_PER_S
 
-    def share(self, from_ns: "Values", to_ns: "Values") -> "Values":
+    def inside_ns(self, from_ns: "Values", to_ns: "Values") -> "Values":
         """How many nanoseconds of each span lie inside the window; none of a span that lacks an end."""
         inside = np.minimum(to_ns, self.stop_ns) - np.maximum(from_ns, self.start_ns)
         return np.where(inside > 0, inside, 0.0)
@@ -151,7 +151,7 @@ def little_ratio(rows: Requests, inside: Window | None, trial: Facts) -> float |
         return None
     think_ns = (trial.get("think_time_s") or 0.0) * NS_PER_S
     planned_ns = rows.numbers("planned_ns")
-    filled_ns = inside.share(rows.sent_ns, rows.end_ns).sum()
+    filled_ns = inside.inside_ns(rows.sent_ns, rows.end_ns).sum()
     if think_ns:
-        filled_ns += inside.share(planned_ns - think_ns, planned_ns).sum()
+        filled_ns += inside.inside_ns(planned_ns - think_ns, planned_ns).sum()
     return float(filled_ns / NS_PER_S / (slots * inside.seconds))

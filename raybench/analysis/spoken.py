@@ -17,6 +17,11 @@ _CRITERIA = {
 _STATISTICS = {"mean": "mean ", "p50": "median ", "p90": "p90 ", "p95": "p95 ", "p99": "p99 "}
 
 
+def data_set(payload: str) -> str:
+    """A payload without the words every payload carries: `payload_en_1-500.jsonl` is `en_1-500`."""
+    return payload.removeprefix("payload_").removesuffix(".jsonl")
+
+
 def criterion_name(criterion: str) -> str:
     """`latency_p95` as people say it: p95 latency."""
     column = criterion_column(criterion)

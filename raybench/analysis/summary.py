@@ -128,7 +128,7 @@ def _rates(
     served = rows.ok & (service_s > 0)
     number = int(min(stats.BATCHES, inside.seconds / service_s[served].mean())) if served.any() else 0
     lasting_ns = np.where(served, service_s * NS_PER_S, np.inf)
-    shares = [cut.share(rows.sent_ns, rows.end_ns) / lasting_ns for cut in inside.slices(max(1, number))]
+    shares = [cut.inside_ns(rows.sent_ns, rows.end_ns) / lasting_ns for cut in inside.slices(max(1, number))]
     width_s = inside.seconds / max(1, number)
     told = {}
     for name, weight in weights.items():

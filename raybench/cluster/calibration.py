@@ -238,7 +238,7 @@ def _trial(rung: Rung, number: int) -> Trial:
         payload=NAME,
         load=Constant(rung.streams / LASTS_S, max_in_flight=2 * rung.streams + SPARE),
         repeat=0,
-        cell=number,
+        lot=number,
         warmup_s=LASTS_S,
         duration_s=rung.seconds,
         requests=None,

@@ -36,7 +36,7 @@ _LOWEST_S, _HIGHEST_S, _STEP = 1e-5, 1e4, 0.01
 _EDGES = np.exp(np.arange(math.log(_LOWEST_S), math.log(_HIGHEST_S), _STEP))
 
 
-class Spread:
+class Buckets:
     """Seconds counted in buckets 1 % wide; NaN is what never finished, slower than everything."""
 
     def __init__(self) -> None:
@@ -79,8 +79,8 @@ class Playing:
     recent: deque[tuple[float, int]] = field(default_factory=deque)
     requests: int = 0
     failed: int = 0
-    latency: Spread = field(default_factory=Spread)
-    lateness: Spread = field(default_factory=Spread)
+    latency: Buckets = field(default_factory=Buckets)
+    lateness: Buckets = field(default_factory=Buckets)
 
     def begin(self, trial: Trial, now_s: float) -> None:
         """A trial starts; what the last one counted is forgotten."""
@@ -90,7 +90,7 @@ class Playing:
         self.heard_s = {actor: now_s for actor, at_s in self.heard_s.items() if at_s >= alive_s}
         self.trial, self.began_s, self.ended_s, self.held_to_s = trial, now_s, None, None
         self.requests = self.failed = 0
-        self.latency, self.lateness = Spread(), Spread()
+        self.latency, self.lateness = Buckets(), Buckets()
         self.batches.clear()
         self.recent.clear()
 

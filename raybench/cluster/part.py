@@ -101,7 +101,7 @@ class Part:
         if trial.in_order:
             turns = in_order(len(pool), post.index, self.players)
         else:
-            turns = order(len(pool), self.seed, trial.cell, post.index, post.actors)
+            turns = order(len(pool), self.seed, trial.lot, post.index, post.actors)
         requests = (pool[turn] for turn in turns)
         identity = self._identity(host)
         return Attack(client, requests, self._span(), identity, t0_ns=t0_ns, clock=clock, write=write)

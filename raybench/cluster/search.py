@@ -106,7 +106,7 @@ def probe_trial(trial: Trial, search: Search, probe: Probe) -> Trial:
         trial,
         trial_id=f"{trial.trial_id}~{probe.name}",
         load=load,
-        cell=trial.cell + 10_000 * (1 + probe.index),
+        lot=trial.lot + 10_000 * (1 + probe.index),
         warmup_s=probe.warmup_s,
         duration_s=None if probe.requests else probe.seconds,
         requests=probe.requests,

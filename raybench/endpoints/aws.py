@@ -1,5 +1,6 @@
 """The one border to AWS: every refusal is an EndpointError with the service's own words."""
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,12 +15,12 @@ ARN: dict[Kind, str] = {"endpoint": "EndpointArn", "endpoint-config": "EndpointC
 
 
 def client(region: str | None) -> Any:
-    """boto3's `sagemaker` client, found by botocore's rules; InputError when there is no region."""
+    """boto3's `sagemaker` client, found by botocore's rules, AWS_REGION before them; InputError if there is none."""
     import boto3
     from botocore.exceptions import BotoCoreError
 
     try:
-        return boto3.client("sagemaker", region_name=region)
+        return boto3.client("sagemaker", region_name=region or os.environ.get("AWS_REGION"))
     except (BotoCoreError, ValueError) as error:
         raise InputError(" ".join(str(error).split()), key="aws") from error
 

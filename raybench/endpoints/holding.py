@@ -7,7 +7,7 @@ from raybench.endpoints.ledger import default_ledger
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Holding:
     """What an endpoint cost before a run's load: `deploy_s` from create to seen in service, `idle_s` from then on.
 
     Once a run has used it, deploying is that run's, and `idle_s` counts from when it let go: every second is in one
@@ -18,7 +18,7 @@ class Held:
     idle_s: float
 
 
-def held(region: str, name: str, now_ns: int) -> Held | None:
+def held(region: str, name: str, now_ns: int) -> Holding | None:
     """How long an endpoint was deployed and idle until now; None if this user's ledger doesn't know when it served.
 
     Instants are the wall clock of the machine that the ledger is kept on, which ran `deploy` and runs the load.
@@ -29,7 +29,7 @@ def held(region: str, name: str, now_ns: int) -> Held | None:
         return None
     used = [entry for entry in history if entry.event == "used"]
     deploy_s = None if used else (served[0].at_ns - created[0].at_ns) / 1e9
-    return Held(deploy_s, max(0.0, (now_ns - (used or served)[-1].at_ns) / 1e9))
+    return Holding(deploy_s, max(0.0, (now_ns - (used or served)[-1].at_ns) / 1e9))
 
 
 def note_held(about: dict[str, Any], region: str, name: str, now_ns: int) -> None:

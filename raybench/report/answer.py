@@ -101,12 +101,12 @@ def _trust(view: View) -> dict[str, str]:
     invalid = sum(not cell.valid for cell in view.cells)
     doubtful = sum(cell.row["valid"] == Valid.INCONCLUSIVE for cell in view.cells)
     if invalid:
-        said = f"of {count(len(view.cells), 'trial')}, struck through below; see Trust for the reasons."
+        said = f"of {view.counted(len(view.cells))}, struck through below; see Trust for the reasons."
         return _card("fail", "Trust", f"{invalid} INVALID", said)
     if doubtful:
-        said = f"of {count(len(view.cells), 'trial')}: they may be right, but cannot tell. See Trust."
+        said = f"of {view.counted(len(view.cells))}: they may be right, but cannot tell. See Trust."
         return _card("warn", "Trust", f"{doubtful} inconclusive", said)
-    return _card("pass", "Trust", "all valid", f"{count(len(view.cells), 'trial')}; the checks are under Trust.")
+    return _card("pass", "Trust", "all valid", f"{view.counted(len(view.cells))}; the checks are under Trust.")
 
 
 def _card(kind: str, what: str, figure: str, more: str) -> dict[str, str]:
@@ -133,7 +133,7 @@ def _why(cell: Cell) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Recommendation:
+class Choice:
     """What to choose for one data set on one configuration."""
 
     payload: str
@@ -143,7 +143,7 @@ class Recommendation:
     html: Markup
 
 
-def recommendations(view: View) -> list[Recommendation]:
+def choices(view: View) -> list[Choice]:
     """One per data set and configuration: data sets in the order of the config."""
     found = []
     for payload, experiment in sorted(view.pairs(), key=lambda pair: view.place(pair[0])):
@@ -158,7 +158,7 @@ def recommendations(view: View) -> list[Recommendation]:
         else:
             html = Markup("No trial can be counted.")
         state, glyph = (cell.standing, cell.glyph) if cell else ("missing", "–")
-        found.append(Recommendation(payload_label(payload), view.experiments[experiment], state, glyph, html))
+        found.append(Choice(payload_label(payload), view.experiments[experiment], state, glyph, html))
     return found
 
 

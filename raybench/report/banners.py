@@ -27,9 +27,7 @@ def banners(view: View) -> list[Banner]:
     cut = sum(cell.row["state"] != "done" for cell in view.cells)
     if view.manifest["state"] != "done" or cut:
         state = text.clean(view.manifest["state"])
-        said = (
-            f"The run's state is “{state}”; {cut} of {text.count(len(view.cells), 'trial')} did not run to the end."
-        )
+        said = f"The run's state is “{state}”; {cut} of {view.counted(len(view.cells))} did not run to the end."
         found.append(Banner("partial", "Partial.", said))
     if stopped := view.manifest.get("resumed_utc"):
         times = text.count(len(stopped), "time")
@@ -38,7 +36,7 @@ def banners(view: View) -> list[Banner]:
     invalid = sum(not cell.valid for cell in view.cells)
     if invalid:
         said = (
-            f"{invalid} of {text.count(len(view.cells), 'trial')} cannot be trusted: struck through below, and out "
+            f"{invalid} of {view.counted(len(view.cells))} cannot be trusted: struck through below, and out "
             "of the comparison. The reasons are under Trust."
         )
         found.append(Banner("invalid", "INVALID.", said))

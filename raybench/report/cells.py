@@ -9,6 +9,7 @@ from typing import Any
 from raybench.analysis.columns import PRICE, Valid, criterion_unit
 from raybench.analysis.decide import Decision
 from raybench.analysis.metrics import Facts
+from raybench.analysis.spoken import data_set
 from raybench.analysis.standing import Setting, State
 from raybench.report import palette
 from raybench.report.text import clean, plain
@@ -153,8 +154,8 @@ def _level_texts(rows: Iterable[Facts]) -> dict[str, str]:
 
 
 def payload_label(payload: object) -> str:
-    """A payload without the words every payload carries: `payload_en_1-500.jsonl` is `en_1-500`."""
-    return clean(str(payload).removeprefix("payload_").removesuffix(".jsonl"))
+    """A payload's data set, as the page writes it."""
+    return clean(data_set(str(payload)))
 
 
 def named_experiments(manifest: Mapping[str, Any], chosen: Sequence[str]) -> dict[str, NamedExperiment]:

@@ -100,7 +100,7 @@ def _percentiles(view: View) -> Drawn:
     levels = columns.levels(shown)
     if not rows:
         return None
-    chart = latency.percentiles(rows, columns.colours(shown), levels, view.latency_limit)
+    chart = latency.percentiles(rows, columns.colours(shown), levels, view.latency_line)
     return chart, left_out(view.asked, cells)
 
 
@@ -111,7 +111,7 @@ def _load_latency(view: View) -> Drawn:
     levels = columns.levels(shown)
     if not rows:
         return None
-    chart = load.load_latency(rows, columns.colours(shown), levels, view.latency_limit)
+    chart = load.load_latency(rows, columns.colours(shown), levels, view.latency_line)
     return chart, left_out(view.asked, cells)
 
 
@@ -143,7 +143,7 @@ def _tokens_latency(view: View) -> Drawn:
     levels, shares = columns.levels(shown), [text for _, text in columns.SHARES]
     if not rows:
         return None
-    chart = latency.tokens_latency(rows, columns.colours(shown), levels, shares, view.latency_limit)
+    chart = latency.tokens_latency(rows, columns.colours(shown), levels, shares, view.latency_line)
     return chart, left_out(view.asked, cells)
 
 
@@ -155,7 +155,8 @@ def _over_time(view: View) -> Drawn:
     names, shares = [timeline.name(cell) for cell in shown], [text for _, text in timeline.STRETCH_SHARES]
     chart = time.over_time(stretches, density, timeline.warm_ups(view), names, shares)
     left = len(view.cells) - len(shown)
-    return chart, f"Of {len(view.cells)} trials these {len(shown)}: those the answer rests on first." if left else ""
+    whole = view.counted(len(view.cells))
+    return chart, f"Of {whole} these {len(shown)}: those the answer rests on first." if left else ""
 
 
 def _error_rates(view: View) -> Drawn:

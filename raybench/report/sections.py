@@ -83,6 +83,7 @@ def head(view: View) -> dict[str, Any]:
         "banners": banners(view),
         "version": text.clean(manifest["raybench"]),
         "payload": view.payload,
+        "thing": view.thing,
     }
 
 
@@ -119,7 +120,7 @@ def evidence(view: View) -> dict[str, Any]:
         "asked": view.asked,
         "place": _places(view),
         "streams": streaming.numbers(view.asked),
-        "recommendations": answer.recommendations(view),
+        "recommendations": answer.choices(view),
         "failures": [_failure(view, row) for row in failures[:FAILURES_SHOWN]],
         "failures_left": max(0, len(failures) - FAILURES_SHOWN),
         "checks": found,
@@ -127,7 +128,7 @@ def evidence(view: View) -> dict[str, Any]:
         "reasons": trust.reasons,
         "leads": {
             "price": sentences.price(view.asked),
-            "missed": sentences.misses(view.asked, view.limits),
+            "missed": sentences.misses(view),
             "datasets": sentences.DATASETS,
             "saturation": sentences.saturation(view.asked),
             "latency": sentences.LATENCY,

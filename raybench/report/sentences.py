@@ -13,6 +13,7 @@ from raybench.analysis.standing import State
 from raybench.report import columns
 from raybench.report.cells import Cell
 from raybench.report.text import block, count, fixed, listed, percent, seconds, times, usd
+from raybench.report.view import View
 
 DATASETS = "For each data set and configuration: the setting to choose, or that none of those tried will do."
 LATENCY = "Percentiles are taken over all requests of a trial, and only where the sample can bound them."
@@ -125,14 +126,14 @@ def price(cells: Sequence[Cell]) -> str:
     return f"Down and left is better. Settings that can be counted cost ${usd(min(prices))} to ${usd(max(prices))}."
 
 
-def misses(cells: Sequence[Cell], criteria: Mapping[str, float]) -> str:
-    """How many trials miss which criterion."""
-    counted = [cell for cell in cells if cell.counted]
-    fails = {name: sum(_fails(cell, name) for cell in counted) for name in criteria}
+def misses(view: View) -> str:
+    """How many of the cells on the data set asked about miss which criterion."""
+    counted = [cell for cell in view.asked if cell.counted]
+    fails = {name: sum(_fails(cell, name) for cell in counted) for name in view.limits}
     parts = [f"{number} on {criterion_name(name)}" for name, number in fails.items() if number]
     total = sum(cell.standing == "fail" for cell in counted)
     unsure = sum(cell.standing == "unsure" for cell in counted)
-    said = f"Of {count(len(counted), 'trial')} that can be counted, {total or 'none'} missed a limit"
+    said = f"Of {view.counted(len(counted))} that can be counted, {total or 'none'} missed a limit"
     said += f": {listed(parts)}." if parts else "."
     return said + (f" {unsure} {'is' if unsure == 1 else 'are'} too close to call." if unsure else "")
 

@@ -4,7 +4,7 @@ import math
 
 from raybench.report.cells import Cell
 from raybench.report.columns import SEEN, Rows
-from raybench.report.text import count, listed
+from raybench.report.text import listed
 from raybench.report.view import View
 
 TRIALS = 8
@@ -87,7 +87,7 @@ def said(view: View) -> str:
     if not told:
         return f"{head} No trial was long enough to test for drift."
     if not off:
-        return f"{head} None of {count(len(told), 'trial')} long enough to tell drifts."
+        return f"{head} None of {view.counted(len(told))} long enough to tell drifts."
     names = [f"{cell.experiment.label}, {cell.payload}, {cell.load_text}" for cell in off[:3]]
     more = f" and {len(off) - 3} more" if len(off) > 3 else ""
-    return f"{head} {len(off)} of {count(len(told), 'trial')} long enough to tell: {listed(names)}{more}."
+    return f"{head} {len(off)} of {view.counted(len(told))} long enough to tell: {listed(names)}{more}."

@@ -47,7 +47,7 @@ def _validity(view: View) -> Check:
     cells = view.cells
     invalid = [cell for cell in cells if not cell.valid]
     doubtful = [cell for cell in cells if cell.row["valid"] == Valid.INCONCLUSIVE]
-    parts = [f"{len(cells) - len(invalid) - len(doubtful)} of {count(len(cells), 'trial')} valid"]
+    parts = [f"{len(cells) - len(invalid) - len(doubtful)} of {view.counted(len(cells))} valid"]
     parts += [f"{len(doubtful)} inconclusive"] if doubtful else []
     parts += [f"{len(invalid)} INVALID"] if invalid else []
     tally: dict[str, int] = {}
@@ -61,7 +61,7 @@ def _validity(view: View) -> Check:
 
 def _finished(view: View) -> Check:
     cut = [cell for cell in view.cells if cell.row["state"] != "done"]
-    found = f"{len(view.cells) - len(cut)} of {count(len(view.cells), 'trial')} ran to the end"
+    found = f"{len(view.cells) - len(cut)} of {view.counted(len(view.cells))} ran to the end"
     evidence = (
         "Unfinished trials are shown but cannot win." if cut else f"The run's state is {view.manifest['state']}."
     )
@@ -144,7 +144,7 @@ def _steady(view: View) -> Check | None:
             "Steady inside the window", "missing", "too few requests to tell", "No trial was long enough to test."
         )
     off = [cell for cell in told if not cell.row["steady"]]
-    found = f"{len(told) - len(off)} of {count(len(told), 'trial')} steady"
+    found = f"{len(told) - len(off)} of {view.counted(len(told))} steady"
     if len(told) < len(view.cells):
         found += f"; {len(view.cells) - len(told)} too short to tell"
     return Check("Steady inside the window", "warn" if off else "pass", found, _off(off, "Latency drifts in"))

@@ -9,6 +9,7 @@ from raybench.analysis.decide import Decision
 from raybench.analysis.reduce import Findings
 from raybench.analysis.repeats import together
 from raybench.report.cells import Cell, NamedExperiment, cells, chosen, named_experiments, payload_label
+from raybench.report.text import count
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,18 @@ class View:
     payload: str
 
     @property
+    def thing(self) -> str:
+        """What a cell is: a trial, or a setting where trials were repeated."""
+        return "trial" if self.findings.trials.num_rows == len(self.cells) else "setting"
+
+    def counted(self, number: int) -> str:
+        """So many cells, in words."""
+        return count(number, self.thing)
+
+    @property
     def asked(self) -> list[Cell]:
-        """The trials on the data set that the question is about."""
-        return [cell for cell in self.cells if cell.payload == self.payload]
+        """The cells on the data set that the question is about."""
+        return [cell for cell in self.cells if cell.row["payload"] == self.decision.payload]
 
     @property
     def payload_name(self) -> str:
@@ -56,6 +66,11 @@ class View:
     def latency_limit(self) -> float | None:
         """The limit on latency in seconds, if there is one."""
         return self.limits.get(self.latency_criterion or "")
+
+    @property
+    def latency_line(self) -> float | None:
+        """The limit as charts of latency may draw it: not one that is on service latency."""
+        return self.latency_limit if self.latency.startswith("latency_") else None
 
     @property
     def price_limit(self) -> float | None:
