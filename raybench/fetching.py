@@ -74,7 +74,7 @@ def _not_alive(place: s3.Prefix, there: Mapping[str, Any], alive_s: float) -> No
     store = s3.Store(place)
     if there.get("state") != "running":
         return
-    since_s = (store.probe() - store.listed()[mirror.MANIFEST].changed).total_seconds()
+    since_s = (store.probe() - store.listed()[mirror.MANIFEST]).total_seconds()
     if since_s < alive_s:
         allowed = f"stop it, or wait: a run that says nothing for {alive_s:.0f} s is dead"
         raise InputError("a run is going on in it", where=str(place), allowed=allowed)

@@ -41,19 +41,12 @@ OURS = re.compile(r"\.(sitting-\d+|writable.*|.*\.tmp)")
 COPIED = "where a raybench run is copied to"
 
 
-class Listed(Protocol):
-    """What a store knows of an object."""
-
-    @property
-    def changed(self) -> datetime: ...
-
-
 class Store(Protocol):
     """Whole objects by key; StorageError where it does not take or give them. Its text says where it is."""
 
     def put(self, key: str, data: bytes) -> None: ...
     def get(self, key: str) -> bytes: ...
-    def listed(self) -> Mapping[str, Listed]: ...
+    def listed(self) -> Mapping[str, datetime]: ...
 
 
 class Sittings:
@@ -190,7 +183,7 @@ class Mirror:
 class _Copy:
     """What a store holds of a run: what counts of it, and what an earlier sitting left or one that never was."""
 
-    def __init__(self, said: bytes, listed: Mapping[str, Listed]) -> None:
+    def __init__(self, said: bytes, listed: Mapping[str, datetime]) -> None:
         manifest = json.loads(said)
         self._listed, self._sittings = listed, Sittings(manifest)
         self._ended, self._stale = set[str](), set[str]()
@@ -199,7 +192,7 @@ class _Copy:
             if part not in listed:
                 continue
             began = listed.get(_beginning(self._sittings.of(trial["trial_id"])))
-            if began and listed[part].changed <= began.changed:
+            if began and listed[part] <= began:
                 self._stale.add(part)
             else:
                 self._ended.add(trial["trial_id"])

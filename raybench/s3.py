@@ -54,14 +54,6 @@ class Prefix:
         return self.path.rpartition("/")[2]
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """What a listing says of an object; `changed` is by S3's clock."""
-
-    size_bytes: int
-    changed: datetime
-
-
 def is_url(text: str) -> bool:
     """Whether a run directory is meant to be in S3."""
     return text.startswith(SCHEME)
@@ -114,14 +106,12 @@ class Store:
         with self._one_line(), self._files.open_input_stream(self._full(key)) as stream:
             return bytes(stream.read())
 
-    def listed(self) -> Mapping[str, Listed]:
-        """Every object below the prefix, by the rest of its key; none if there are none."""
+    def listed(self) -> Mapping[str, datetime]:
+        """Every object below the prefix, by the rest of its key, and when it was put, by S3's clock."""
         start = self._full("")
         with self._one_line():
             found = self._files.get_file_info(fs.FileSelector(start[:-1], allow_not_found=True, recursive=True))
-        return {
-            one.path.removeprefix(start): Listed(one.size, one.mtime) for one in found if one.type == fs.FileType.File
-        }
+        return {one.path.removeprefix(start): one.mtime for one in found if one.type == fs.FileType.File}
 
     def probe(self, key: str = PROBE) -> datetime:
         """Puts an empty object and returns when that was, by S3's clock."""
@@ -153,14 +143,14 @@ def free(place: Prefix, claim_s: float = CLAIM_S) -> None:
         _empty(store)
         now = store.probe(claim)
         others = [one for key, one in _empty(store).items() if key not in (claim, PROBE)]
-        if any((now - other.changed).total_seconds() < claim_s for other in others):
+        if any((now - other).total_seconds() < claim_s for other in others):
             allowed = f"name another prefix with --out, or wait {claim_s:.0f} s"
             raise InputError("another run is about to begin in it", where=str(place), allowed=allowed)
 
     in_time(look, place)
 
 
-def _empty(store: Store) -> Mapping[str, Listed]:
+def _empty(store: Store) -> Mapping[str, datetime]:
     """The claims below a prefix; InputError if there is anything else."""
     listed = store.listed()
     if not all(key.startswith(PROBE) for key in listed):

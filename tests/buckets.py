@@ -13,7 +13,6 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import make_server
 
 from raybench.errors import StorageError
-from raybench.s3 import Listed
 
 BUCKET = "results"
 MOODS = {"503": ("503 Slow Down", "SlowDown"), "403": ("403 Forbidden", "AccessDenied")}
@@ -44,11 +43,8 @@ class MemoryStore:
     def get(self, key: str) -> bytes:
         return self.objects[key]
 
-    def listed(self) -> Mapping[str, Listed]:
-        return {
-            key: Listed(len(data), datetime.fromtimestamp(self.puts.get(key, 0), UTC))
-            for key, data in self.objects.items()
-        }
+    def listed(self) -> Mapping[str, datetime]:
+        return {key: datetime.fromtimestamp(self.puts.get(key, 0), UTC) for key in self.objects}
 
 
 def refusal() -> StorageError:

@@ -15,7 +15,6 @@ from raybench.load.arrivals import (
     Closed,
     Constant,
     Gamma,
-    Open,
     Poisson,
     Ramp,
     Replay,
@@ -123,7 +122,9 @@ def test_another_seed_is_another_schedule_and_the_same_seed_the_same() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(OPEN, st.integers(0, 2**63 - 1), st.integers(0, 6000))
-def test_a_longer_schedule_begins_with_the_shorter_one(load: Open, seed: int, count: int) -> None:
+def test_a_longer_schedule_begins_with_the_shorter_one(
+    load: Constant | Poisson | Gamma | Ramp, seed: int, count: int
+) -> None:
     longer = load.offsets_ns(seed, count=9000)
     assert longer.dtype == np.int64
     assert len(longer) == 9000

@@ -33,10 +33,9 @@ def test_the_inner_type_of_a_stream_is_asked_for_by_its_own_header() -> None:
     assert Target(URL, "e", "r", "invoke").headers["Accept"] == "application/json"
 
 
-def test_variant_and_custom_attributes_are_sent() -> None:
-    headers = Target(URL, "e", "r", variant="blue", custom_attributes="accept_eula=true").headers
+def test_a_variant_is_named_in_its_header() -> None:
+    headers = Target(URL, "e", "r", variant="blue").headers
     assert headers["X-Amzn-SageMaker-Target-Variant"] == "blue"
-    assert headers["X-Amzn-SageMaker-Custom-Attributes"] == "accept_eula=true"
 
 
 @pytest.mark.parametrize(

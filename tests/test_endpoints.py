@@ -154,7 +154,7 @@ def calls_of(verb: str, folder: Path) -> int:
     aws, seen = sagemaker(), []
     aws.meta.events.register("before-call.sagemaker", lambda **_: seen.append(1))
     if verb == "teardown":
-        life(folder).deploy(WANTED)
+        life(folder).deploy(WANTED, life_s=7200)
     play(verb, life(folder, aws=aws))
     return len(seen)
 
@@ -166,7 +166,7 @@ def end(being: Life, kinds: Sequence[Kind] = KINDS) -> list[str]:
 
 def play(verb: str, being: Life) -> None:
     if verb == "deploy":
-        being.deploy(WANTED)
+        being.deploy(WANTED, life_s=7200)
     else:
         end(being)
 
@@ -187,7 +187,7 @@ def test_a_crash_at_an_aws_call_leaves_nothing_that_gc_does_not_remove(
 ) -> None:
     others = crowd(sagemaker())
     if verb == "teardown":
-        life(tmp_path).deploy(WANTED)
+        life(tmp_path).deploy(WANTED, life_s=7200)
     with pytest.raises(Crash):
         play(verb, life(tmp_path, aws=crashing(k, when)))
     fresh = life(tmp_path, Time(START_NS + 3 * 3600 * 10**9))
@@ -205,7 +205,7 @@ def sweep_on(being: Life) -> None:
 def test_a_gc_that_crashes_itself_is_finished_by_the_next(tmp_path: Path) -> None:
     others, random_ = crowd(sagemaker()), random.Random(7)
     for _ in range(20):
-        life(tmp_path).deploy(WANTED)
+        life(tmp_path).deploy(WANTED, life_s=7200)
         broken = life(tmp_path, aws=crashing(random_.randrange(12, 36), random_.choice(["before", "after"])))
         with pytest.raises(Crash):
             sweep_on(broken)
@@ -263,7 +263,7 @@ def test_each_create_is_in_the_ledger_before_it_is_asked_for(tmp_path: Path) -> 
             seen.append((model.name, [entry.kind for entry in being.ledger.entries()]))
 
     aws.meta.events.register("before-call.sagemaker", hook)
-    being.deploy(WANTED)
+    being.deploy(WANTED, life_s=7200)
     assert seen == [
         ("CreateModel", ["model"]),
         ("CreateEndpointConfig", ["model", "endpoint-config"]),
@@ -274,7 +274,7 @@ def test_each_create_is_in_the_ledger_before_it_is_asked_for(tmp_path: Path) -> 
 def test_a_ledger_that_cannot_be_written_creates_nothing(tmp_path: Path) -> None:
     (tmp_path / "ledger.jsonl").mkdir()
     with pytest.raises(StorageError, match="cannot keep the ledger"):
-        life(tmp_path).deploy(WANTED)
+        life(tmp_path).deploy(WANTED, life_s=7200)
     assert names(sagemaker()) == set()
 
 
@@ -338,7 +338,7 @@ def test_an_endpoint_that_fails_is_named_with_its_reason_and_deleted(tmp_path: P
         expect_deletion(stub, "Failed")
         expect_the_rest_deleted(stub)
         with pytest.raises(EndpointError, match="is Failed: Unable to provision capacity"):
-            life(tmp_path, aws=aws).deploy(WANTED)
+            life(tmp_path, aws=aws).deploy(WANTED, life_s=7200)
         stub.assert_no_pending_responses()
 
 
@@ -351,7 +351,7 @@ def test_an_endpoint_that_never_serves_is_given_up_at_the_deadline_and_deleted(t
         expect_deletion(stub, "Creating")
         expect_the_rest_deleted(stub)
         with pytest.raises(EndpointError, match="does not serve after 30 s"):
-            life(tmp_path, aws=aws).deploy(WANTED, wait_s=30)
+            life(tmp_path, aws=aws).deploy(WANTED, life_s=7200, wait_s=30)
         stub.assert_no_pending_responses()
 
 
@@ -388,7 +388,7 @@ def test_a_deletion_that_is_denied_is_an_error_and_not_taken_for_gone(tmp_path: 
 
 def test_an_endpoint_that_cannot_be_deleted_keeps_its_config_and_model(tmp_path: Path) -> None:
     being = life(tmp_path)
-    being.deploy(WANTED)
+    being.deploy(WANTED, life_s=7200)
 
     def refused(model: Any, **of: Any) -> None:
         raise ConnectionClosedError(endpoint_url="x")
@@ -408,7 +408,7 @@ def test_a_create_whose_answer_is_lost_is_deleted_again(lost: str, tmp_path: Pat
 
     aws.meta.events.register(f"after-call.sagemaker.{lost}", lose)
     with pytest.raises(EndpointError, match="Connection was closed"):
-        life(tmp_path, aws=aws).deploy(WANTED)
+        life(tmp_path, aws=aws).deploy(WANTED, life_s=7200)
     assert names(sagemaker()) == set()
 
 
@@ -419,7 +419,7 @@ def test_what_a_failed_deployment_could_not_delete_is_told_with_the_way_out(tmp_
         stub.add_response("describe_endpoint", described("Failed", FailureReason="no capacity"))
         stub.add_client_error("describe_endpoint", "AccessDeniedException", "no")
         with pytest.raises(EndpointError, match=r"no capacity; endpoint .* may be left: .*gc --run mine --yes"):
-            life(tmp_path, aws=aws).deploy(WANTED)
+            life(tmp_path, aws=aws).deploy(WANTED, life_s=7200)
         stub.assert_no_pending_responses()
 
 
@@ -429,29 +429,29 @@ def test_a_model_of_that_name_that_somebody_has_stays(tmp_path: Path) -> None:
         stub.add_client_error("describe_endpoint", "ValidationException", "Could not find endpoint")
         stub.add_client_error("create_model", "ValidationException", "Cannot create already existing model")
         with pytest.raises(EndpointError, match="removes what a crash left"):
-            life(tmp_path, aws=aws).deploy(WANTED)
+            life(tmp_path, aws=aws).deploy(WANTED, life_s=7200)
         stub.assert_no_pending_responses()
 
 
 def test_deleting_twice_is_deleting_once(tmp_path: Path) -> None:
     being = life(tmp_path)
-    being.deploy(WANTED)
+    being.deploy(WANTED, life_s=7200)
     play("teardown", being)
     play("teardown", being)
     assert (names(sagemaker()), being.ledger.open()) == (set(), {})
 
 
 def test_an_endpoint_that_is_there_already_is_not_deployed_over_nor_deleted(tmp_path: Path) -> None:
-    life(tmp_path).deploy(WANTED)
+    life(tmp_path).deploy(WANTED, life_s=7200)
     with pytest.raises(EndpointError, match="is there already"):
-        life(tmp_path).deploy(WANTED)
+        life(tmp_path).deploy(WANTED, life_s=7200)
     assert len(names(sagemaker())) == 3
 
 
 def test_21_the_bill_runs_from_create_to_delete_exactly(tmp_path: Path) -> None:
     now = Time()
     being = life(tmp_path, now)
-    being.deploy(WANTED)
+    being.deploy(WANTED, life_s=7200)
     now.pause(5400)
     [created] = [entry for entry in being.ledger.open().values() if entry.kind == "endpoint"]
     assert end(being, ["endpoint"]) == []
@@ -525,7 +525,7 @@ def test_aws_region_is_heard_before_what_botocore_reads(monkeypatch: pytest.Monk
 
 
 def test_gc_tells_first_deletes_when_told_and_counts_again(tmp_path: Path) -> None:
-    life(tmp_path).deploy(WANTED)
+    life(tmp_path).deploy(WANTED, life_s=7200)
     looked, said, life_in = list[str](), list[str](), lives(tmp_path)
     deploying.gc("other", REGION, True, looked.append, life_in=life_in)
     assert looked == [f"0 billable resources left in {REGION} of account {ACCOUNT}"]
@@ -539,7 +539,7 @@ def test_gc_tells_first_deletes_when_told_and_counts_again(tmp_path: Path) -> No
 
 
 def test_gc_looks_in_every_region_of_the_ledger(tmp_path: Path) -> None:
-    life(tmp_path, aws=sagemaker("eu-west-1")).deploy(WANTED)
+    life(tmp_path, aws=sagemaker("eu-west-1")).deploy(WANTED, life_s=7200)
     said = list[str]()
     deploying.gc("mine", None, True, said.append, life_in=lives(tmp_path))
     assert said[-1] == f"0 billable resources left in {REGION}, eu-west-1 of account {ACCOUNT}"
@@ -563,7 +563,7 @@ def test_teardown_ends_only_what_was_deployed_from_here(tmp_path: Path) -> None:
     told: list[str] = []
     being = life(tmp_path / "somebody else's")
     config = configured(tmp_path)
-    being.deploy(deploying.deployments(config)[0])
+    being.deploy(deploying.deployments(config)[0], life_s=7200)
     with pytest.raises(EndpointError, match="was not deployed from here; `raybench gc --run mine --yes`"):
         deploying.teardown(config, told.append, life_in=lives(tmp_path))
     assert ("endpoint", endpoint_name("mine", "p3")) in names(sagemaker())
@@ -648,7 +648,7 @@ def test_what_another_accounts_credentials_do_not_find_is_not_gone(
 
 def test_the_same_endpoint_in_two_accounts_is_ended_in_each_by_itself(tmp_path: Path) -> None:
     being = life(tmp_path)
-    being.deploy(WANTED)
+    being.deploy(WANTED, life_s=7200)
     for kind in KINDS:
         being.ledger.write(Entry("create", kind, WANTED.name, OTHER, REGION, "mine", START_NS))
     play("teardown", being)
@@ -656,7 +656,7 @@ def test_the_same_endpoint_in_two_accounts_is_ended_in_each_by_itself(tmp_path: 
 
 
 def test_what_is_not_in_this_region_is_not_gone_from_another(tmp_path: Path) -> None:
-    life(tmp_path, aws=sagemaker("eu-west-1")).deploy(deploying.deployments(configured(tmp_path))[0])
+    life(tmp_path, aws=sagemaker("eu-west-1")).deploy(deploying.deployments(configured(tmp_path))[0], life_s=7200)
     with pytest.raises(EndpointError, match=f"was made in eu-west-1 by account {ACCOUNT}, and this is {REGION} as"):
         deploying.teardown(configured(tmp_path), print, life_in=lives(tmp_path))
     assert len(names(sagemaker("eu-west-1"))) == 3
@@ -726,14 +726,14 @@ def test_deploying_and_idling_are_counted_once_each_and_the_report_says_what_the
 
 
 def test_an_endpoint_that_the_ledger_does_not_know_has_no_deploy_and_no_idle_time(tmp_path: Path) -> None:
-    life(tmp_path / "somebody else's").deploy(deploying.deployments(configured(tmp_path))[0])
+    life(tmp_path / "somebody else's").deploy(deploying.deployments(configured(tmp_path))[0], life_s=7200)
     assert not {"deploy_s", "idle_s"} & sat(tmp_path, Time()).keys()
     assert not (tmp_path / "ledger.jsonl").exists()
 
 
 def test_an_endpoint_of_that_name_in_two_accounts_has_no_history(tmp_path: Path) -> None:
     being = life(tmp_path)
-    being.deploy(WANTED)
+    being.deploy(WANTED, life_s=7200)
     assert [entry.event for entry in being.ledger.history(REGION, WANTED.name)] == ["create", "serves"]
     being.ledger.write(Entry("create", "endpoint", WANTED.name, OTHER, REGION, "mine", START_NS))
     assert being.ledger.history(REGION, WANTED.name) == []

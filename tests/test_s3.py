@@ -53,9 +53,7 @@ def test_objects_come_back_as_they_were_put_whatever_their_names(place: s3.Prefi
     }
     for key, data in objects.items():
         store.put(key, data)
-    assert {key: listed.size_bytes for key, listed in store.listed().items()} == {
-        key: len(data) for key, data in objects.items()
-    }
+    assert store.listed().keys() == objects.keys()
     assert {key: store.get(key) for key in objects} == objects
 
 

@@ -125,7 +125,7 @@ def life(folder: Path) -> Life:
 
 def deployed(folder: Path) -> Life:
     being = life(folder)
-    being.deploy(*deployments(load_config(folder / "deploy.yaml")))
+    being.deploy(*deployments(load_config(folder / "deploy.yaml")), life_s=7200)
     return being
 
 

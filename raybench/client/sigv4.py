@@ -46,11 +46,9 @@ class Signer:
         *,
         query: str = "",
         method: str = "POST",
-        service: str = SERVICE,
     ) -> None:
         self._credentials = credentials
         self._region = region
-        self._service = service
         self._request = f"{method.upper()}\n{_canonical_path(path)}\n{_canonical_query(query)}\n"
         self._headers = {name.lower(): " ".join(value.split()) for name, value in headers.items()}
         if credentials.token:
@@ -77,8 +75,8 @@ class Signer:
         stamp = amz_date(epoch_s)
         day = stamp[:8]
         if day != self._day:
-            self._day, self._key = day, signing_key(self._credentials, day, self._region, self._service)
-        scope = f"{day}/{self._region}/{self._service}/aws4_request"
+            self._day, self._key = day, signing_key(self._credentials, day, self._region)
+        scope = f"{day}/{self._region}/{SERVICE}/aws4_request"
         dated = sorted([*self._headers.items(), ("x-amz-date", stamp)])
         signed = "".join(f"{name}:{value}\n" for name, value in dated)
         self._canonical = sha256(f"{self._request}{signed}\n{self._names}\n".encode())
@@ -114,16 +112,16 @@ def bearer_token(credentials: Credentials, region: str, epoch_s: int, life_s: in
     empty = sha256(b"").hexdigest()
     canonical = f"POST\n/\n{_canonical_query(query)}\nhost:{TOKEN_HOST}\n\nhost\n{empty}"
     to_sign = f"{ALGORITHM}\n{stamp}\n{scope}\n{sha256(canonical.encode()).hexdigest()}"
-    key = signing_key(credentials, stamp[:8], region, SERVICE)
+    key = signing_key(credentials, stamp[:8], region)
     signature = digest(key, to_sign.encode(), "sha256").hex()
     url = f"{TOKEN_HOST}/?{query}&X-Amz-Signature={signature}&Version=1"
     return TOKEN_PREFIX + b64encode(url.encode()).decode()
 
 
-def signing_key(credentials: Credentials, day: str, region: str, service: str) -> bytes:
-    """The key of one day (`YYYYMMDD`), region and service."""
+def signing_key(credentials: Credentials, day: str, region: str) -> bytes:
+    """The key of one day (`YYYYMMDD`) and region."""
     key = f"AWS4{credentials.secret_key}".encode()
-    for part in (day, region, service, "aws4_request"):
+    for part in (day, region, SERVICE, "aws4_request"):
         key = digest(key, part.encode(), "sha256")
     return key
 

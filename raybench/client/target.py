@@ -42,7 +42,6 @@ class Target:
     inference_component: str | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
     stream: bool = True
-    custom_attributes: str | None = None
     ca_bundle: str | None = None
 
     def __post_init__(self) -> None:
@@ -96,7 +95,6 @@ class Target:
         for name, value in (
             ("Target-Variant", self.variant),
             ("Inference-Component", self.inference_component),
-            ("Custom-Attributes", self.custom_attributes),
         ):
             if value:
                 headers[f"X-Amzn-SageMaker-{name}"] = value

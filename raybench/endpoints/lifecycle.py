@@ -14,9 +14,6 @@ from raybench.errors import EndpointError, InfrastructureError, InterruptedRunEr
 
 RUN_TAG, EXPIRES_TAG = "raybench:run", "raybench:expires"
 VARIANT = "AllTraffic"
-LIFE_S = 2 * 3600
-"""How long a deployed endpoint lives before `raybench gc` may delete it."""
-
 _POLL_S = 10.0
 _EXISTS = "already existing"
 """What the service says of a create whose name is taken."""
@@ -99,13 +96,12 @@ class Life:
         here = (self.account, self.region)
         return [entry for entry in self.ledger.open().values() if (entry.account, entry.region) != here]
 
-    def deploy(
-        self, *wanted: Deployment, life_s: int = LIFE_S, wait_s: float = 3600.0, serving: Told = _untold
-    ) -> None:
+    def deploy(self, *wanted: Deployment, life_s: int, wait_s: float = 3600.0, serving: Told = _untold) -> None:
         """Creates all models, configs and endpoints, then waits until all serve, and tells `serving` of each.
 
-        If one fails, or somebody interrupts, all of them are deleted again. EndpointError tells the service's
-        FailureReason, and whatever may still be there; so does InterruptedRunError, else it is a KeyboardInterrupt.
+        `raybench gc` may delete them after `life_s`. If one fails, or somebody interrupts, all of them are deleted
+        again. EndpointError tells the service's FailureReason, and whatever may still be there; so does
+        InterruptedRunError, else it is a KeyboardInterrupt.
         """
         for one in wanted:
             if describe(self.aws, "endpoint", one.name) is not None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import repeat
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 
@@ -28,31 +28,6 @@ MAX_CONCURRENCY = 100_000
 MAX_THINK_S = 86_400
 MIN_RATE = 1e-5
 MAX_RATE = 1_000_000.0
-
-
-class Open(Protocol):
-    """A load whose requests are sent when they are due, whatever became of those before."""
-
-    kind: ClassVar[str]
-
-    @property
-    def label(self) -> str: ...
-
-    @property
-    def rate(self) -> float | None:
-        """Requests a second; None where it is not one rate."""
-        ...
-
-    @property
-    def max_in_flight(self) -> int | None: ...
-
-    def most_due(self, within_ns: int, until_ns: int) -> float:
-        """The most requests due in any `within_ns` before `until_ns`; where chance decides, on average."""
-        ...
-
-    def offsets_ns(self, seed: int, *, duration_ns: int | None = None, count: int | None = None) -> Offsets:
-        """The arrivals before `duration_ns`, at most `count`; ValueError if neither bounds them."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +253,11 @@ class Replay:
 
 
 Load = Closed | Constant | Poisson | Gamma | Ramp | Replay
+"""All but `Closed` are open: requests are sent when they are due, whatever became of those before.
+
+`most_due` is the most requests due in any `within_ns` before `until_ns`, on average where chance decides;
+`offsets_ns` the arrivals before `duration_ns`, at most `count`; ValueError if neither bounds them.
+"""
 
 
 def stripe(offsets: Offsets, actor: int, actors: int) -> Offsets:

@@ -132,7 +132,7 @@ class Hunt:
             self._next = self._bracket() if passed else self._end("one stream alone is over the limit")
         else:
             self._learn(probe, passed)
-            self._next = self._plan(probe, passed)
+            self._next = self._plan(probe)
         return passed
 
     def _again(self, probe: Probe) -> Probe | None:
@@ -155,7 +155,7 @@ class Hunt:
         elif probe.step is Step.CERTIFY and passed:
             self._certified = probe.rate
 
-    def _plan(self, probe: Probe, passed: bool) -> Probe | SearchVerdict:
+    def _plan(self, probe: Probe) -> Probe | SearchVerdict:
         if self._certified is not None:
             return self._end(None) if probe.step is Step.RECHECK else self._recheck()
         if probe.step is Step.CERTIFY:

@@ -16,7 +16,6 @@ Colours = Mapping[str, str]
 
 Chart = alt.LayerChart | alt.FacetChart | alt.VConcatChart | alt.HConcatChart
 
-WIDTH = 930
 NUMBER = ",.3~r"
 LABEL: dict[str, Any] = {"align": "left", "fontWeight": 600, "fontSize": 12}
 
