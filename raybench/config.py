@@ -12,11 +12,9 @@ from raybench.client.target import Timeouts
 from raybench.datasets import PayloadSpec, TraceRequests
 from raybench.errors import InputError
 from raybench.loads import LoadSpec, ReplayLoad, SearchLoad
-from raybench.specs import Experiment, SimulatedEndpoint
+from raybench.specs import Experiment
 from raybench.strict import Model, Name, Seconds, Some, explain, nearest, seconds, shown, wrong
 from raybench.yamlfile import Document, dotted, read
-
-__all__ = ["Config", "Experiment", "LoadSpec", "PayloadSpec", "SimulatedEndpoint", "load_config"]
 
 REGIONS = (
     "af-south-1", "ap-east-1", "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1", "ap-south-2",

@@ -12,12 +12,13 @@ from typing import Any
 from raybench import __version__
 from raybench.cluster.search import Searched
 from raybench.cluster.search_text import sentence
-from raybench.config import Config, Experiment, SimulatedEndpoint
+from raybench.config import Config
 from raybench.load.arrivals import Closed
 from raybench.load.search import Search
 from raybench.payloads.pool import Pool
 from raybench.plan import Plan, Trial
 from raybench.rows import SCHEMA_VERSION
+from raybench.specs import Experiment, SimulatedEndpoint
 
 PACKAGES = ("ray", "numpy", "scipy", "pyarrow", "altair", "vl-convert-python", "uvloop", "httptools", "botocore")
 
