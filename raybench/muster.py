@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from raybench import selftest as selftests
 from raybench import selftest_text, sizing, targets
 from raybench.client.target import Target
+from raybench.cluster import environment
 from raybench.cluster.actor import preflight
 from raybench.cluster.monitor import Screen
 from raybench.cluster.part import Post
@@ -60,7 +61,7 @@ class Muster:
 
     def join(self, address: str, stack: ExitStack) -> None:
         """Starts or joins Ray until `stack` closes; ClusterError if it cannot."""
-        self.screen.say("starting Ray" if address == "local" else f"joining Ray at {address}")
+        self.screen.say(environment.arrival(address))
         from raybench.cluster import fleet
 
         stack.enter_context(fleet.cluster(address))

@@ -37,6 +37,12 @@ def default_path(name: str) -> Path:
     return Path("runs") / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
 
 
+def free(path: Path) -> None:
+    """InputError if there is a file at `path`, or a directory that is not empty."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError("is not empty", where=str(path), allowed="name a new or empty directory with --out")
+
+
 class Segment:
     """One actor's spool of one trial: a line a row, appended whole, unbuffered."""
 
@@ -95,8 +101,7 @@ class RunDir:
         """Makes a new run directory; InputError if the place is taken or cannot be written."""
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                raise InputError("is not empty", where=str(path), allowed="name a new or empty directory with --out")
+            free(path)
             probe = path / ".writable"
             probe.touch()
             probe.unlink()

@@ -105,7 +105,7 @@ def selftest(actors: int, address: str, screen: Screen) -> Selftest:
     from raybench.cluster import fleet
 
     nobody = Target("http://127.0.0.1:9", NAME, "us-west-2")
-    screen.say("starting Ray" if address == "local" else f"joining Ray at {address}")
+    screen.say(environment.arrival(address))
     with fleet.cluster(address):
         crew = fleet.Crew([Post(NAME, index, actors, nobody, {}, Path()) for index in range(actors)])
         screen.say(f"measuring up to {LADDER[-1]} streams on {actors} load actor{'s' if actors > 1 else ''}")

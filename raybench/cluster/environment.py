@@ -24,6 +24,11 @@ def prepare(*, local: bool) -> None:
         os.environ.setdefault(AUTH_MODE, "token")
 
 
+def arrival(address: str) -> str:
+    """What is said before Ray is started (`local`) or joined at an address, which takes a while."""
+    return "starting Ray" if address == "local" else f"joining Ray at {address}"
+
+
 def _has_token() -> bool:
     path = Path(os.environ.get(TOKEN_PATH, Path.home() / ".ray" / "auth_token"))
     return TOKEN in os.environ or path.is_file()

@@ -231,10 +231,12 @@ class Live:
                 playing.batches.append(batch)
                 playing.recent.append((now_s, len(batch)))
 
-    def end(self, trial: Trial) -> None:
-        """A trial is over."""
+    def end(self, trial: Trial) -> tuple[int, int]:
+        """A trial is over: which of its experiment's trials it was, from 1, and of how many."""
         with self._lock:
-            self._playing[trial.experiment].end(self.clock())
+            playing = self._playing[trial.experiment]
+            playing.end(self.clock())
+            return playing.place, len(playing.plan)
 
     def snapshot(self) -> Snapshot:
         """The run now."""

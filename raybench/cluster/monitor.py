@@ -92,9 +92,8 @@ class Screen:
         ok = pc.sum(pc.equal(measured["outcome"], Outcome.OK.value)).as_py() or 0
         place = ""
         if self._live:
-            self._live.end(trial)
-            mine = self._live.plan.of(trial.experiment)
-            place = f"[{1 + sum(one.index < trial.index for one in mine)}/{len(mine)}] "
+            number, trials = self._live.end(trial)
+            place = f"[{number}/{trials}] "
         self.say(
             f"{place}{trial.experiment} {trial.payload} {trial.load.label}: "
             f"{len(measured)} requests measured, {len(measured) - ok} failed"

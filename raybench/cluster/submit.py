@@ -27,6 +27,7 @@ from raybench.cluster.monitor import Screen
 from raybench.config import Config, load_config
 from raybench.errors import ClusterError, InfrastructureError, InputError, InterruptedRunError, RaybenchError
 from raybench.mirror import fetch
+from raybench.rundir import free
 from raybench.s3 import Prefix, Store, prefix
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def submit(config: Config, address: str, out: Path, screen: Screen, to: Prefix |
     Returns the job's own exit code. ClusterError if there is no such cluster, or if it does not take the job;
     InterruptedRunError if we are interrupted, and then the job goes on.
     """
-    _free(out)
+    free(out)
     client = _client(address)
     with tempfile.TemporaryDirectory(prefix="raybench-submit-") as folder:
         entry = pack(config, Path(folder))
@@ -66,7 +67,7 @@ def submit(config: Config, address: str, out: Path, screen: Screen, to: Prefix |
 
 def attach(job: str, address: str, out: Path, screen: Screen) -> int:
     """Follows a job that was submitted before, from its first line, and ends as `submit` does."""
-    _free(out)
+    free(out)
     client = _client(address)
     with _cluster_errors(f"no job {job!r} at {address}"):
         about = client.get_job_info(job).metadata or {}
@@ -137,11 +138,6 @@ def _only_files(member: tarfile.TarInfo, place: str) -> tarfile.TarInfo:
     if not member.isfile():
         raise tarfile.SpecialFileError(member)
     return tarfile.data_filter(member, place)
-
-
-def _free(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError("is not empty", where=str(out), allowed="name a new or empty directory with --out")
 
 
 def _client(address: str) -> "JobSubmissionClient":
