@@ -107,13 +107,14 @@ def _kinds_of(manifest: Manifest) -> dict[tuple[str, str], set[str]]:
 
 
 def _of_trials(names: Sequence[str], base: Manifest, candidate: Manifest) -> Iterator[Difference]:
-    ours, theirs = ({_key(trial): trial for trial in run["trials"]} for run in (base, candidate))
+    ours, theirs = ({key_of(trial): trial for trial in run["trials"]} for run in (base, candidate))
     for key in theirs:
         if key in ours:
             yield from _of(f"trial {_shown('~'.join(key))}", names, ours[key], theirs[key])
 
 
-def _key(trial: Manifest) -> Key:
+def key_of(trial: Mapping[str, Any]) -> Key:
+    """The cell that a trial is of."""
     return trial["experiment"], trial["payload"], trial["load"]
 
 

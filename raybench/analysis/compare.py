@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from raybench.analysis.change import METRICS, Call, Change, change_of
 from raybench.analysis.columns import Valid
-from raybench.analysis.comparable import Difference, Key, differences, remarks, unhashed
+from raybench.analysis.comparable import Difference, Key, differences, key_of, remarks, unhashed
 from raybench.analysis.metrics import Facts
 from raybench.analysis.standing import Setting, settings
 from raybench.errors import InputError
@@ -25,7 +25,7 @@ class Pair:
 
     @property
     def key(self) -> Key:
-        return _key(self.candidate.row)
+        return key_of(self.candidate.row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +88,11 @@ def compare(base: Run, candidate: Run, *, anyway: bool = False) -> Comparison:
     )
 
 
-def _key(row: Facts) -> Key:
-    return row["experiment"], row["payload"], row["load"]
-
-
 def _cells(trials: pa.Table) -> dict[Key, list[Facts]]:
     """The trials of each cell; more than one are repeats."""
     cells: dict[Key, list[Facts]] = {}
     for row in trials.to_pylist():
-        cells.setdefault(_key(row), []).append(row)
+        cells.setdefault(key_of(row), []).append(row)
     return cells
 
 
