@@ -45,7 +45,7 @@ def test_the_cheapest_setting_that_meets_every_criterion_wins() -> None:
     found = decided(
         made("a", 1, 1.0, 45.0), made("a", 4, 3.0, 20.0), made("b", 8, 6.0, 10.0), made("b", 1, 1.0, 60.0)
     )
-    assert (found.winner, found.second, found.nearest) == ("a/p/closed-4/0", "a/p/closed-1/0", None)
+    assert (found.winner, found.nearest) == ("a/p/closed-4/0", None)
 
 
 def test_the_winner_is_said_with_its_rule_its_intervals_and_what_its_sample_leaves_open() -> None:
@@ -87,7 +87,6 @@ def test_an_error_where_none_is_allowed_is_further_off_than_any_finite_miss() ->
 def test_what_cannot_be_trusted_cannot_win_and_is_said_to_be_cheaper(fault: dict[str, str]) -> None:
     found = decided(made("a", 1, 1.0, 10.0, reasons=["client_lag"], **fault), made("b", 1, 1.0, 40.0))
     assert found.winner == "b/p/closed-1/0"
-    assert found.kept_out == ("a/p/closed-1/0",)
     assert "a at concurrency 1 would pass at $10.00 per 10k, but its trial is" in said(found)[1]
 
 
@@ -95,7 +94,7 @@ def test_what_cannot_be_trusted_cannot_win_and_is_said_to_be_cheaper(fault: dict
 def test_a_trial_that_was_never_played_is_not_said_to_be_cheaper(criteria: dict[str, float]) -> None:
     idle = made("a", 1, None, None, requests=0, state="planned", valid="INCONCLUSIVE")
     found = decided(idle, made("b", 1, 1.0, 40.0), criteria=criteria)
-    assert (found.winner, found.kept_out) == ("b/p/closed-1/0", ())
+    assert found.winner == "b/p/closed-1/0"
     assert len(said(found)) == 1
 
 
@@ -111,15 +110,14 @@ def test_prices_whose_intervals_overlap_are_too_close_to_call() -> None:
     c = made("c", 1, 1.0, 30.0, price_per_10k_txn_low=28.0, price_per_10k_txn_high=32.0)
     found = decided(c, b, a)
     assert found.winner == "a/p/closed-1/0"
-    assert found.close == ("b/p/closed-1/0",)
-    assert said(found)[1].startswith("Too close to call on cost")
+    assert said(found)[1] == "Too close to call on cost, the intervals overlap: b at concurrency 1 ($23.00)."
 
 
 def test_equal_prices_are_told_apart_by_latency_and_then_by_order() -> None:
     assert decided(made("a", 1, 2.0, 20.0), made("b", 1, 1.0, 20.0)).winner == "b/p/closed-1/0"
     found = decided(made("a", 1, 1.0, 20.0), made("b", 1, 1.0, 20.0))
     assert found.winner == "a/p/closed-1/0"
-    assert found.close == ("b/p/closed-1/0",)
+    assert said(found)[1] == "Too close to call on cost, the intervals overlap: b at concurrency 1 ($20.00)."
 
 
 def test_without_criteria_the_cheapest_wins_and_without_prices_the_fastest() -> None:

@@ -1,13 +1,22 @@
 """The decision: among settings that can be trusted and meet every criterion, the cheapest; none is an answer too."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import pyarrow as pa
 
-from raybench.analysis.spoken import criterion_name, criterion_value, listed, percent, seconds, times, usd
+from raybench.analysis.spoken import (
+    between,
+    criterion_name,
+    criterion_value,
+    listed,
+    room,
+    seconds,
+    times,
+    usd,
+)
 from raybench.analysis.standing import Setting, State, settings
 
 
@@ -34,7 +43,6 @@ class Recommendation:
 
     experiment: str
     payload: str
-    instance_type: str | None
     trial_id: str | None
     nearest: str | None
 
@@ -43,17 +51,12 @@ class Recommendation:
 class Decision:
     """The answer for `payload`, and one for each configuration and payload; settings go by their (first) trial id.
 
-    `second` is the runner-up; `close` are passing settings whose price interval overlaps the winner's, so that they
-    may be as cheap; `kept_out` would pass and cost less, but cannot be trusted. `settings` are those of all payloads.
+    `settings` are those of all payloads.
     """
 
     payload: str | None
-    criteria: Mapping[str, float]
     winner: str | None
     nearest: str | None
-    second: str | None
-    close: tuple[str, ...]
-    kept_out: tuple[str, ...]
     settings: Mapping[str, Setting]
     recommendations: tuple[Recommendation, ...]
     sentences: tuple[Sentence, ...]
@@ -76,12 +79,8 @@ def decide(trials: pa.Table, criteria: Mapping[str, float], payload: str | None 
     close = [other for other in passing[1:] if winner and _as_cheap(winner, other)]
     return Decision(
         payload=asked,
-        criteria=dict(criteria),
         winner=_id(winner),
         nearest=_id(nearest),
-        second=_id(passing[1] if len(passing) > 1 else None),
-        close=tuple(other.trial_id for other in close),
-        kept_out=tuple(other.trial_id for other in cheaper),
         settings={setting.trial_id: setting for setting in everything},
         recommendations=tuple(_recommendations(everything)),
         sentences=tuple(_sentences(here, winner, nearest, close, cheaper, bool(criteria))),
@@ -104,10 +103,8 @@ def _recommendations(everything: Sequence[Setting]) -> Iterable[Recommendation]:
     order = {name: place for place, name in enumerate(dict.fromkeys(s.experiment for s in everything))}
     by_place = sorted(everything, key=lambda setting: (order[setting.experiment], setting.payload))
     for (experiment, payload), group in groupby(by_place, key=lambda s: (s.experiment, s.payload)):
-        here = list(group)
-        passing, nearest = passing_and_nearest(here)
-        instance = here[0].row.get("instance_type")
-        yield Recommendation(experiment, payload, instance, _id(passing[0] if passing else None), _id(nearest))
+        passing, nearest = passing_and_nearest(list(group))
+        yield Recommendation(experiment, payload, _id(passing[0] if passing else None), _id(nearest))
 
 
 def _as_cheap(winner: Setting, other: Setting) -> bool:
@@ -165,7 +162,7 @@ def _winner(winner: Setting, judged: bool) -> Sentence:
         rule = "Cheapest inside the criteria: " if judged else "Cheapest (no criteria are set): "
     parts = [_latency(winner)]
     if winner.usd.value is not None:
-        parts.append(f"${usd(winner.usd.value)} per 10k{_interval(winner.usd.low, winner.usd.high, usd)}")
+        parts.append(f"${usd(winner.usd.value)} per 10k{between(winner.usd.low, winner.usd.high, usd)}")
     parts.append(_errors(winner))
     return (Phrase(rule), *_named(winner), Phrase(f". {', '.join(part for part in parts if part)}."))
 
@@ -190,7 +187,7 @@ def _standing(state: State) -> str:
 
 def _latency(setting: Setting) -> str:
     mean, low, high = (setting.row.get(f"latency_mean{end}") for end in ("", "_low", "_high"))
-    return "" if mean is None else f"{seconds(mean)} s mean{_interval(low, high, seconds)}"
+    return "" if mean is None else f"{seconds(mean)} s mean{between(low, high, seconds)}"
 
 
 def _errors(setting: Setting) -> str:
@@ -198,9 +195,4 @@ def _errors(setting: Setting) -> str:
     if failed is None or not requests:
         return ""
     errors = f"{failed:,} error{'' if failed == 1 else 's'} in {requests:,}"
-    most = setting.row.get("error_rate_high")
-    return errors if most is None else f"{errors} (which leaves room for a true rate up to {percent(most)})"
-
-
-def _interval(low: float | None, high: float | None, write: Callable[[float], str]) -> str:
-    return "" if low is None or high is None else f" (95 % interval {write(low)}–{write(high)})"
+    return errors + room(setting.row.get("error_rate_high"))

@@ -1,7 +1,7 @@
 """How numbers and criteria are said, in the decision's sentences as on the page: rounded here, and only for show."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from raybench.analysis.columns import PRICE, SPREADS, criterion_column, criterion_unit
 
@@ -82,6 +82,16 @@ def percent(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return NO_NUMBER
     return f"{value * 100:.1f} %" if value >= 0.01 or value == 0 else f"{value * 100:.2f} %"
+
+
+def between(low: float | None, high: float | None, write: Callable[[float], str]) -> str:
+    """What follows a number with an interval: ` (95 % interval 2.90–3.10)`; nothing where it has none."""
+    return "" if low is None or high is None else f" (95 % interval {write(low)}–{write(high)})"
+
+
+def room(rate: float | None) -> str:
+    """What follows a count of errors by the highest rate that it cannot exclude; nothing where that is unknown."""
+    return "" if rate is None else f" (which leaves room for a true rate up to {percent(rate)})"
 
 
 def listed(parts: list[str]) -> str:

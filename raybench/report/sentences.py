@@ -1,18 +1,28 @@
 """The report's sentences: each by rule from named columns, each with a guard, every outside word escaped."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from raybench.analysis.columns import PRICE, criterion_unit
 from raybench.analysis.decide import Phrase
-from raybench.analysis.spoken import criterion_limit, criterion_name, criterion_value
+from raybench.analysis.spoken import (
+    between,
+    criterion_limit,
+    criterion_name,
+    criterion_value,
+    listed,
+    room,
+    seconds,
+    times,
+    usd,
+)
 from raybench.analysis.standing import State
 from raybench.report import columns
 from raybench.report.cells import Cell
-from raybench.report.text import block, count, fixed, listed, percent, seconds, times, usd
+from raybench.report.text import block, count, fixed
 from raybench.report.view import View
 
 DATASETS = "For each data set and configuration: the setting to choose, or that none of those tried will do."
@@ -36,19 +46,17 @@ def asked(criteria: Mapping[str, float]) -> list[str]:
 def measured(cell: Cell) -> str:
     """What a setting does, with its intervals and what its sample cannot exclude."""
     row = cell.row
-    parts = [f"{seconds(row['latency_mean'])} s mean latency{_between(row, 'latency_mean', seconds)}"]
+    parts = [f"{seconds(row['latency_mean'])} s mean latency{_interval(row, 'latency_mean', seconds)}"]
     if row[PRICE] is not None:
-        parts.append(f"${usd(row[PRICE])} per 10,000 requests{_between(row, PRICE, usd)}")
+        parts.append(f"${usd(row[PRICE])} per 10,000 requests{_interval(row, PRICE, usd)}")
     failed = row["requests"] - row["ok"]
-    room = row.get("error_rate_high")
-    left = f" (which leaves room for a true rate up to {percent(room)})" if room is not None else ""
+    left = room(row.get("error_rate_high"))
     parts.append(f"{count(failed, 'error')} in {count(row['requests'], 'request')}{left}")
     return ", ".join(parts) + "."
 
 
-def _between(row: Mapping[str, Any], metric: str, write: Any) -> str:
-    low, high = row.get(f"{metric}_low"), row.get(f"{metric}_high")
-    return "" if low is None or high is None else f" (95 % interval {write(low)}–{write(high)})"
+def _interval(row: Mapping[str, Any], metric: str, write: Callable[[float], str]) -> str:
+    return between(row.get(f"{metric}_low"), row.get(f"{metric}_high"), write)
 
 
 def missed(state: State) -> str:
