@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import reported
 
+from raybench.analysis import spoken
 from raybench.analysis.decide import decide
 from raybench.errors import StorageError
 from raybench.report import answer, capacity, cells, columns, figures, palette, text, vega
@@ -198,7 +199,7 @@ WRITERS: dict[str, Any] = {
 
 def written(column: str, value: Any) -> str:
     """How the page writes a number of this column."""
-    usual = text.usd if column.startswith("price_") else text.seconds
+    usual = spoken.usd if column.startswith("price_") else spoken.seconds
     return str(WRITERS.get(column, usual)(value))
 
 
@@ -486,13 +487,13 @@ def test_text_and_marks_can_be_read_in_both_themes(colours: dict[str, str]) -> N
 
 
 def test_numbers_are_rounded_for_display_only() -> None:
-    assert [text.seconds(value) for value in (0.4182, 3.806, 42.79, None, float("inf"))] == [
+    assert [spoken.seconds(value) for value in (0.4182, 3.806, 42.79, None, float("inf"))] == [
         "0.418", "3.81", "42.8", "–", "–",
     ]  # fmt: skip
-    assert [text.usd(value) for value in (1049.594, 1.0, 0.5022, 0.0123, 0.0, None)] == [
+    assert [spoken.usd(value) for value in (1049.594, 1.0, 0.5022, 0.0123, 0.0, None)] == [
         "1,049.59", "1.00", "0.502", "0.0123", "0.00", "–",
     ]  # fmt: skip
-    assert [text.times(value) for value in (1.004, 4.188, 13.57)] == ["1.00×", "4.2×", "14×"]
+    assert [spoken.times(value) for value in (1.004, 4.188, 13.57)] == ["1.00×", "4.2×", "14×"]
     assert [text.short(value, 2) for value in (2.6, 0.0, 10.294)] == ["2.6", "0.0", "10.29"]
 
 

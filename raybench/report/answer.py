@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from raybench.analysis.columns import PRICE, Valid
+from raybench.analysis.spoken import listed, seconds, usd
 from raybench.report import columns, sentences
 from raybench.report.cells import Cell, NamedExperiment, payload_label
-from raybench.report.text import count, fixed, listed, seconds, usd
+from raybench.report.text import count, fixed
 from raybench.report.view import View
 
 

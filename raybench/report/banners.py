@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from raybench.analysis import searched
+from raybench.analysis import searched, spoken
 from raybench.report import text
 from raybench.report.view import View
 
@@ -21,7 +21,7 @@ def banners(view: View) -> list[Banner]:
     found = []
     pretend = [c.label for c in view.experiments.values() if c.simulated]
     if pretend:
-        whole = "every endpoint is simulated" if len(pretend) == len(view.experiments) else text.listed(pretend)
+        whole = "every endpoint is simulated" if len(pretend) == len(view.experiments) else spoken.listed(pretend)
         said = f"No model was measured ({whole}): the numbers show how raybench works, not what an instance can do."
         found.append(Banner("simulated", "Simulated.", said))
     cut = sum(cell.row["state"] != "done" for cell in view.cells)
@@ -41,6 +41,6 @@ def banners(view: View) -> list[Banner]:
         )
         found.append(Banner("invalid", "INVALID.", said))
     if faults := searched.faults(view.manifest):
-        said = f"A search ended for what cannot be trusted ({text.listed(faults)}): it certified nothing."
+        said = f"A search ended for what cannot be trusted ({spoken.listed(faults)}): it certified nothing."
         found.append(Banner("invalid", "INVALID.", said))
     return found

@@ -7,9 +7,10 @@ from raybench.analysis.change import POINTS, ZONE, Call, Change
 from raybench.analysis.columns import PRICE
 from raybench.analysis.compare import Comparison, Pair
 from raybench.analysis.decide import Phrase, Sentence
+from raybench.analysis.spoken import listed
 from raybench.report.banners import Banner
 from raybench.report.compared import NAMES, labels, shown_of
-from raybench.report.text import clean, count, listed
+from raybench.report.text import clean, count
 
 UNITS = {"latency_mean": " s", "latency_p95": " s", "ttft_p95": " s", PRICE: " USD per 10k"}
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from raybench.analysis.capacity import DEMANDS, HEADROOM, MONTH_H, Supply, need, spent
+from raybench.analysis.spoken import listed, usd
 from raybench.report.cells import Cell, NamedExperiment
 from raybench.report.columns import Rows
-from raybench.report.text import clean, count, listed, usd
+from raybench.report.text import clean, count
 from raybench.report.view import View
 
 CURVE = [10 ** (place / 16) for place in range(4 * 16 + 1)]

@@ -9,10 +9,10 @@ from typing import Any
 from raybench.analysis.columns import PRICE, Valid, criterion_unit
 from raybench.analysis.decide import Decision
 from raybench.analysis.metrics import Facts
-from raybench.analysis.spoken import data_set
+from raybench.analysis.spoken import data_set, plain
 from raybench.analysis.standing import Setting, State
 from raybench.report import palette
-from raybench.report.text import clean, plain
+from raybench.report.text import clean
 
 LABEL_CHARS = 28
 GLYPHS = {"pass": "✓", "fail": "✕", "unsure": "≈", "missing": "–"}

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from raybench.analysis.columns import PRICE, criterion_column
+from raybench.analysis.spoken import seconds, usd
 from raybench.report.cells import Cell
-from raybench.report.text import seconds, usd
 from raybench.report.vega import MAX_ROWS
 
 KNEE = 0.9

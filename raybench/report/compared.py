@@ -10,8 +10,9 @@ from raybench.analysis.change import POINTS, ZONE, Call, Change
 from raybench.analysis.columns import PRICE, Valid
 from raybench.analysis.comparable import Key
 from raybench.analysis.compare import Comparison, Pair
+from raybench.analysis.spoken import NO_NUMBER, percent, seconds, usd
 from raybench.report.cells import named_experiments, payload_label
-from raybench.report.text import NO_NUMBER, clean, count, fixed, percent, seconds, usd
+from raybench.report.text import clean, count, fixed
 
 GLYPHS = {Call.WORSE: "▸", Call.BETTER: "◂", Call.SAME: "●", Call.UNSURE: "◆"}
 STATES = {Call.WORSE: "fail", Call.BETTER: "pass", Call.SAME: "same", Call.UNSURE: "unsure"}

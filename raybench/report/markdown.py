@@ -9,13 +9,13 @@ import jinja2
 from raybench.analysis.columns import PRICE, Valid, criterion_column, criterion_unit
 from raybench.analysis.decide import Decision
 from raybench.analysis.reduce import Findings
-from raybench.analysis.spoken import criterion_name
+from raybench.analysis.spoken import NO_NUMBER, criterion_name, plain, usd
 from raybench.analysis.standing import State
 from raybench.report import maximum, trust
 from raybench.report.answer import rule
 from raybench.report.banners import banners
 from raybench.report.cells import Cell
-from raybench.report.text import NO_NUMBER, clean, count, markdown_code, markdown_text, plain, short, usd
+from raybench.report.text import clean, count, markdown_code, markdown_text, short
 from raybench.report.view import View, look
 
 PLOTS = {

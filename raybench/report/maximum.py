@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raybench.report.text import clean, fixed, markdown_text, percent, plain
+from raybench.analysis.spoken import percent, plain
+from raybench.report.text import clean, fixed, markdown_text
 from raybench.report.view import View
 
 SENTENCE_CHARS = 600

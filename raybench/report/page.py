@@ -6,6 +6,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from raybench.analysis import spoken
 from raybench.analysis.decide import Decision
 from raybench.analysis.reduce import Findings
 from raybench.report import columns, palette, sections, text, vega
@@ -70,15 +71,15 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":"), "sort_keys": False}
-    environment.globals |= {"span": text.span, "usd": text.usd, "seconds": text.seconds}
+    environment.globals |= {"span": text.span, "usd": spoken.usd, "seconds": spoken.seconds}
     environment.filters |= {
         "fixed": text.fixed,
-        "times": text.times,
+        "times": spoken.times,
         "known": text.known,
-        "usd": text.usd,
-        "seconds": text.seconds,
-        "milliseconds": lambda value: text.seconds(None if value is None else value * 1000),
-        "percent": text.percent,
+        "usd": spoken.usd,
+        "seconds": spoken.seconds,
+        "milliseconds": lambda value: spoken.seconds(None if value is None else value * 1000),
+        "percent": spoken.percent,
         "errors": columns.errors,
     }
     return environment

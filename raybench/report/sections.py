@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from raybench.analysis import spoken
 from raybench.analysis.capacity import DEMANDS
 from raybench.analysis.columns import criterion_column, criterion_unit
-from raybench.analysis.spoken import criterion_name
 from raybench.report import answer, capacity, maximum, sentences, streaming, table, text, timeline, trust
 from raybench.report.banners import banners
 from raybench.report.cells import GLYPHS, payload_label
@@ -96,7 +96,7 @@ def answered(view: View) -> dict[str, Any]:
         "ranked": answer.ranked(view),
         "searches": maximum.searches(view),
         "maximum_rule": maximum.RULE,
-        "latency_said": criterion_name(view.latency_criterion or "latency_mean"),
+        "latency_said": spoken.criterion_name(view.latency_criterion or "latency_mean"),
     }
 
 
@@ -110,8 +110,8 @@ def evidence(view: View) -> dict[str, Any]:
             {
                 "name": name,
                 "column": criterion_column(name),
-                "head": f"{sentences.short_name(name)} (limit {text.plain(limit)})",
-                "write": text.usd if criterion_unit(name) == "USD" else text.seconds,
+                "head": f"{sentences.short_name(name)} (limit {spoken.plain(limit)})",
+                "write": spoken.usd if criterion_unit(name) == "USD" else spoken.seconds,
             }
             for name, limit in view.limits.items()
         ],
@@ -179,7 +179,7 @@ def method(view: View) -> dict[str, Any]:
     hosts = ", ".join(f"{text.clean(host['host'])} ({host['cpus']} CPUs)" for host in manifest["hosts"])
     payloads = "; ".join(
         f"{text.clean(payload['name'])}: {payload['kept']:,} prompts from "
-        f"{text.listed([text.clean(name) for name in payload['datasets']])}, counted by {payload['tokens_source']}"
+        f"{spoken.listed([text.clean(name) for name in payload['datasets']])}, counted by {payload['tokens_source']}"
         for payload in manifest["payloads"]
     )
     return {

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from raybench.analysis.spoken import listed, percent, seconds, usd
 from raybench.report.cells import Cell
 from raybench.report.columns import Rows, errors, identity
-from raybench.report.text import fixed, listed, percent, seconds, usd
+from raybench.report.text import fixed
 
 PARTS = {"client_mean": "client", "prefill_mean": "queue + prefill", "decode_mean": "decode"}
 _USER = "output_tokens_per_s_per_user_mean"

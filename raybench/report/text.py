@@ -4,13 +4,7 @@ import math
 import unicodedata
 from collections.abc import Callable
 
-from raybench.analysis.spoken import NO_NUMBER as NO_NUMBER
-from raybench.analysis.spoken import listed as listed
-from raybench.analysis.spoken import percent as percent
-from raybench.analysis.spoken import plain as plain
-from raybench.analysis.spoken import seconds as seconds
-from raybench.analysis.spoken import times as times
-from raybench.analysis.spoken import usd as usd
+from raybench.analysis.spoken import NO_NUMBER
 
 LABEL_CHARS = 60
 _HIDDEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}

@@ -2,9 +2,9 @@
 
 import math
 
+from raybench.analysis.spoken import listed
 from raybench.report.cells import Cell
 from raybench.report.columns import SEEN, Rows
-from raybench.report.text import listed
 from raybench.report.view import View
 
 TRIALS = 8

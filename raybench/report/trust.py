@@ -7,9 +7,10 @@ from typing import Any
 from raybench.analysis import stats
 from raybench.analysis.columns import Valid
 from raybench.analysis.plausible import LITTLE, doubts, little
+from raybench.analysis.spoken import listed, percent
 from raybench.analysis.validity import BUSY, LATE_S
 from raybench.report.cells import Cell
-from raybench.report.text import clean, count, fixed, listed, percent
+from raybench.report.text import clean, count, fixed
 from raybench.report.view import View
 
 _DOUBTS = {
