@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import jinja2
-
 from raybench import __version__
 from raybench.analysis.change import POINTS, ZONE, Call
 from raybench.analysis.compare import Comparison
@@ -13,6 +11,7 @@ from raybench.report.charts import compare as chart
 from raybench.report.charts import style
 from raybench.report.compared import GLYPHS, MOST_LISTED, NAMES, STATES
 from raybench.report.figures import Figure
+from raybench.report.markdown import document
 from raybench.report.page import filled
 from raybench.report.text import clean, count, markdown_text
 
@@ -61,14 +60,9 @@ def page(comparison: Comparison) -> str:
 
 def markdown(comparison: Comparison) -> str:
     """The comparison as Markdown, every word from outside escaped."""
-    environment = jinja2.Environment(  # noqa: S701 - this is not HTML; every outside word is escaped for Markdown
-        loader=jinja2.PackageLoader("raybench.report"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
     left = [(markdown_text(name), markdown_text(why)) for name, why in compared.left_out(comparison)]
-    return environment.get_template("compare.md.j2").render(
+    return document(
+        "compare.md.j2",
         title=markdown_text(_title(comparison)),
         banners=[f"**{banner.head}** {markdown_text(banner.said)}" for banner in called.banners(comparison)],
         answer=[f"**{markdown_text(plain(said), 1000)}**" for _, said in called.sentences(comparison)],

@@ -6,8 +6,8 @@ from typing import Any
 
 import jinja2
 
+from raybench.analysis import decide
 from raybench.analysis.columns import PRICE, Valid, criterion_column, criterion_unit
-from raybench.analysis.decide import Decision
 from raybench.analysis.reduce import Findings
 from raybench.analysis.spoken import NO_NUMBER, criterion_name, plain, usd
 from raybench.analysis.standing import State
@@ -42,22 +42,17 @@ _INFORMATION: Mapping[str, int | None] = {
 """The summary's rows and their decimals; None is a whole number."""
 
 
-def markdown(findings: Findings, decision: Decision, manifest: Mapping[str, Any]) -> str:
+def markdown(findings: Findings, decision: decide.Decision, manifest: Mapping[str, Any]) -> str:
     """The report of one run as Markdown; numbers are rounded here and nowhere before."""
     return write(look(findings, decision, manifest))
 
 
 def write(view: View, charts: Sequence[str] = tuple(PLOTS)) -> str:
     """The Markdown of a view; `charts` are the files in charts/ that there are."""
-    environment = jinja2.Environment(  # noqa: S701 - this is not HTML; every outside word is escaped for Markdown
-        loader=jinja2.PackageLoader("raybench.report"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
     manifest = view.manifest
     missed = [cell for cell in view.asked if not cell.met]
-    return environment.get_template("report.md.j2").render(
+    return document(
+        "report.md.j2",
         banners=_banners(view),
         modified=markdown_text(manifest["finished_utc"] or manifest["started_utc"]),
         summary=_summary(view),
@@ -79,6 +74,17 @@ def write(view: View, charts: Sequence[str] = tuple(PLOTS)) -> str:
     )
 
 
+def document(template: str, **said: Any) -> str:
+    """A Markdown file of ours: its template and what it says, every outside word already escaped."""
+    environment = jinja2.Environment(  # noqa: S701 - this is not HTML
+        loader=jinja2.PackageLoader("raybench.report"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(**said)
+
+
 def _plot(name: str, said: str, charts: Sequence[str]) -> str:
     return f"![{said}](charts/{name}.svg)" if name in charts else f"{said}: this run has no data for it."
 
@@ -96,7 +102,7 @@ def _summary(view: View) -> str:
     head = f'We did performance benchmarking for {model} on "{instances}" on multiple datasets and based on the '
     head += "test results "
     dataset = markdown_code(view.payload)
-    reasons = " ".join("".join(phrase.text for phrase in sentence) for sentence in view.decision.sentences)
+    reasons = " ".join(decide.plain(sentence) for sentence in view.decision.sentences)
     reasons = markdown_text(reasons, 2000)
     winner = view.winner
     if winner is not None:
