@@ -64,15 +64,27 @@ def price_latency(rows: Rows, colours: Colours, limits: Limits, latency: str) ->
     hover = alt.selection_point("hover", fields=["config"], on="pointerover", clear="pointerout")
     dim, colour = alt.when(hover).then(alt.value(1)).otherwise(alt.value(0.15)), style.colour(colours)
     line = live.mark_line(strokeWidth=2, opacity=0.5)
+    whiskers = style.whiskers(live, rows, x, y, _SCALE, "latency_low_s", "latency_high_s")
+    tips = style.tips(
+        config="configuration",
+        level_text="load",
+        latency_s=(latency + " (s)", ".3f"),
+        latency_low_s=("95 % interval from", ".3f"),
+        latency_high_s=("to", ".3f"),
+        usd=("$ per 10k", ",.2f"),
+        usd_low=("95 % interval of $ from", ",.2f"),
+        usd_high=("$ to", ",.2f"),
+        per_min=("requests/min", ",.1f"),
+        errors="errors",
+        standing="against the criteria",
+    )
     layers = [
         *_corner(limits),
         line.encode(x, y, colour, order="level:Q", opacity=dim, detail="kind:N"),
-        *(mark.encode(color=colour, opacity=dim) for mark in _whiskers(live, rows, x, y)),
+        *(mark.encode(color=colour, opacity=dim) for mark in whiskers),
         *_winner(live, x, y),
-        *(mark.encode(x, y, opacity=dim) for mark in _points(live, colours, latency)),
-        *style.haloed(
-            live.transform_filter("datum.first").encode(x, y, colour), "config:N", dx=-10, dy=-22, **style.LABEL
-        ),
+        *(mark.encode(x, y, opacity=dim) for mark in style.points(live, colours, "inside", tips)),
+        *style.names(live, colours, x, y),
     ]
     return (
         alt.layer(*layers)
@@ -84,45 +96,6 @@ def price_latency(rows: Rows, colours: Colours, limits: Limits, latency: str) ->
             "configuration, points numbered by load; filled points meet every criterion.",
         )
     )
-
-
-def _points(live: alt.Chart, colours: Colours, latency: str) -> list[alt.Chart]:
-    """The points and their numbers: filled inside, hollow outside, dotted where not counted."""
-    inside, dotted = alt.when("datum.live == 'inside'"), alt.when("datum.live == 'not counted'")
-    circle = live.mark_circle(size=340, strokeWidth=2, opacity=1).encode(
-        stroke=style.colour(colours, alt.Stroke),
-        fill=inside.then(style.colour(colours, alt.Fill)).otherwise(alt.value(variable("card"))),
-        strokeDash=dotted.then(alt.value([2, 2])).otherwise(alt.value([1, 0])),
-        tooltip=style.tips(
-            config="configuration",
-            level_text="load",
-            latency_s=(latency + " (s)", ".3f"),
-            latency_low_s=("95 % interval from", ".3f"),
-            latency_high_s=("to", ".3f"),
-            usd=("$ per 10k", ",.2f"),
-            usd_low=("95 % interval of $ from", ",.2f"),
-            usd_high=("$ to", ",.2f"),
-            per_min=("requests/min", ",.1f"),
-            errors="errors",
-            standing="against the criteria",
-        ),
-    )
-    number = live.mark_text(fontSize=11, fontWeight=600, aria=False).encode(
-        text="level_text:N", color=inside.then(alt.value(variable("card"))).otherwise(alt.value(variable("ink")))
-    )
-    return [circle, number]
-
-
-def _whiskers(live: alt.Chart, rows: Rows, x: alt.X, y: alt.Y) -> list[alt.Chart]:
-    """The 95 % intervals, where they are known."""
-    marks = []
-    if style.has(rows, "latency_low_s", "latency_high_s"):
-        known = live.transform_filter("datum.latency_low_s != null").mark_rule(strokeWidth=2)
-        marks.append(known.encode(alt.X("latency_low_s:Q", scale=_SCALE), y, x2="latency_high_s:Q"))
-    if style.has(rows, "usd_low", "usd_high"):
-        known = live.transform_filter("datum.usd_low != null").mark_rule(strokeWidth=2)
-        marks.append(known.encode(x, alt.Y("usd_low:Q", scale=_SCALE), y2="usd_high:Q"))
-    return marks
 
 
 def _winner(live: alt.Chart, x: alt.X, y: alt.Y) -> list[alt.Chart]:

@@ -34,37 +34,23 @@ def interactivity(rows: Rows, colours: Colours) -> Chart:
         )
         layers.append(stairs.encode(x, y, order="tokens_per_s:Q"))
     layers.append(shown.mark_line(strokeWidth=2, opacity=0.5).encode(x, y, colour, order="level:Q", detail="kind:N"))
-    layers += _whiskers(shown, rows, x, y, colour)
-    ahead, dotted = alt.when("datum.live == 'frontier'"), alt.when("datum.live == 'not counted'")
+    whiskers = style.whiskers(shown, rows, x, y, _SCALE, "tokens_per_s_low", "tokens_per_s_high")
+    tips = style.tips(
+        config="configuration",
+        level_text="load",
+        tokens_per_s=("tokens/s for each user", ",.1f"),
+        tokens_per_s_low=("95 % interval from", ",.1f"),
+        tokens_per_s_high=("to", ",.1f"),
+        usd=("$ per million output tokens", ",.2f"),
+        usd_low=("95 % interval of $ from", ",.2f"),
+        usd_high=("$ to", ",.2f"),
+        errors="errors",
+        standing="against the criteria",
+    )
     layers += [
-        shown.mark_circle(size=340, strokeWidth=2, opacity=1).encode(
-            x,
-            y,
-            stroke=style.colour(colours, alt.Stroke),
-            fill=ahead.then(style.colour(colours, alt.Fill)).otherwise(alt.value(variable("card"))),
-            strokeDash=dotted.then(alt.value([2, 2])).otherwise(alt.value([1, 0])),
-            tooltip=style.tips(
-                config="configuration",
-                level_text="load",
-                tokens_per_s=("tokens/s for each user", ",.1f"),
-                tokens_per_s_low=("95 % interval from", ",.1f"),
-                tokens_per_s_high=("to", ",.1f"),
-                usd=("$ per million output tokens", ",.2f"),
-                usd_low=("95 % interval of $ from", ",.2f"),
-                usd_high=("$ to", ",.2f"),
-                errors="errors",
-                standing="against the criteria",
-            ),
-        ),
-        shown.mark_text(fontSize=11, fontWeight=600, aria=False).encode(
-            x,
-            y,
-            text="level_text:N",
-            color=ahead.then(alt.value(variable("card"))).otherwise(alt.value(variable("ink"))),
-        ),
-        *style.haloed(
-            shown.transform_filter("datum.first").encode(x, y, colour), "config:N", dx=-10, dy=-22, **style.LABEL
-        ),
+        *(mark.encode(color=colour) for mark in whiskers),
+        *(mark.encode(x, y) for mark in style.points(shown, colours, "frontier", tips)),
+        *style.names(shown, colours, x, y),
     ]
     return alt.layer(*layers).properties(
         width=870,
@@ -72,17 +58,6 @@ def interactivity(rows: Rows, colours: Colours) -> Chart:
         description="Scatter plot on two logarithmic axes: output tokens per second for each user against cost per "
         "million output tokens, a line per configuration, points numbered by load; filled ones are on the frontier.",
     )
-
-
-def _whiskers(shown: alt.Chart, rows: Rows, x: alt.X, y: alt.Y, colour: alt.Color) -> list[alt.Chart]:
-    marks = []
-    if style.has(rows, "tokens_per_s_low", "tokens_per_s_high"):
-        known = shown.transform_filter("datum.tokens_per_s_low > 0").mark_rule(strokeWidth=2)
-        marks.append(known.encode(alt.X("tokens_per_s_low:Q", scale=_SCALE), y, colour, x2="tokens_per_s_high:Q"))
-    if style.has(rows, "usd_low", "usd_high"):
-        known = shown.transform_filter("datum.usd_low > 0").mark_rule(strokeWidth=2)
-        marks.append(known.encode(x, alt.Y("usd_low:Q", scale=_SCALE), colour, y2="usd_high:Q"))
-    return marks
 
 
 def by_load(rows: Rows, colours: Colours, levels: Sequence[float], unit: str, what: str) -> Chart:

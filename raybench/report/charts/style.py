@@ -146,6 +146,41 @@ def haloed(chart: alt.Chart, text: str, **look: Any) -> list[alt.Chart]:
     return [chart.mark_text(**look, **halo).encode(text=text), chart.mark_text(**look).encode(text=text)]
 
 
+def points(live: alt.Chart, colours: Colours, inside: str, tooltip: list[alt.Tooltip]) -> list[alt.Chart]:
+    """Points numbered by load: filled where `live` says `inside`, else hollow, and dotted where not counted."""
+    filled, dotted = alt.when(f"datum.live == '{inside}'"), alt.when("datum.live == 'not counted'")
+    circle = live.mark_circle(size=340, strokeWidth=2, opacity=1).encode(
+        stroke=colour(colours, alt.Stroke),
+        fill=filled.then(colour(colours, alt.Fill)).otherwise(alt.value(variable("card"))),
+        strokeDash=dotted.then(alt.value([2, 2])).otherwise(alt.value([1, 0])),
+        tooltip=tooltip,
+    )
+    number = live.mark_text(fontSize=11, fontWeight=600, aria=False).encode(
+        text="level_text:N", color=filled.then(alt.value(variable("card"))).otherwise(alt.value(variable("ink")))
+    )
+    return [circle, number]
+
+
+def whiskers(
+    chart: alt.Chart, rows: Rows, x: alt.X, y: alt.Y, scale: alt.Scale, low: str, high: str
+) -> list[alt.Chart]:
+    """The 95 % intervals on logarithmic axes, where known: from `low` to `high` across, the price's upright."""
+    marks = []
+    if has(rows, low, high):
+        known = chart.transform_filter(f"datum.{low} > 0").mark_rule(strokeWidth=2)
+        marks.append(known.encode(alt.X(f"{low}:Q", scale=scale), y, x2=f"{high}:Q"))
+    if has(rows, "usd_low", "usd_high"):
+        known = chart.transform_filter("datum.usd_low > 0").mark_rule(strokeWidth=2)
+        marks.append(known.encode(x, alt.Y("usd_low:Q", scale=scale), y2="usd_high:Q"))
+    return marks
+
+
+def names(chart: alt.Chart, colours: Colours, x: alt.X, y: alt.Y) -> list[alt.Chart]:
+    """Each configuration by its name, at the first of its points."""
+    first = chart.transform_filter("datum.first").encode(x, y, colour(colours))
+    return haloed(first, "config:N", dx=-10, dy=-22, **LABEL)
+
+
 def balanced(number: int, most: int) -> int:
     """How many panels to a row, at most so many, for rows as full as can be."""
     rows = -(-number // most)
