@@ -64,17 +64,17 @@ def verdict(summary: Facts, criteria: Mapping[str, float]) -> tuple[Valid, tuple
 Check = Callable[[Facts, Mapping[str, float]], Iterator[Reason]]
 
 
-def _share_of(summary: Facts, name: str, whole: str = "requests") -> float:
-    return (summary.get(name) or 0) / summary[whole] if summary.get(whole) else 0.0
+def _share_of(summary: Facts, name: str) -> float:
+    return (summary.get(name) or 0) / summary["requests"] if summary.get("requests") else 0.0
 
 
-def _counted(code: str, column: str, text: str, remedy: str, makes: Valid = Valid.INVALID) -> Check:
+def _counted(code: str, column: str, text: str, remedy: str) -> Check:
     """A check on a number of requests: above one in a hundred it decides, below it is a remark."""
 
     def check(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
         if number := summary.get(column):
             said = f"{number:,} of {summary['requests']:,} requests {text}"
-            yield Reason(code, said, remedy, makes if _share_of(summary, column) > SHARE else Valid.VALID)
+            yield Reason(code, said, remedy, Valid.INVALID if _share_of(summary, column) > SHARE else Valid.VALID)
 
     return check
 

@@ -88,9 +88,9 @@ class Couriers:
                 self._under_way[courier.round.remote()] = node
         return told
 
-    def last(self, within_s: float = LAST_TIMEOUT_S) -> list[Told]:
-        """What is told of one more round of all; what is under way is waited for so long, and so is that round."""
-        return [*self._ended(within_s), *self.round(), *self._ended(within_s)]
+    def last(self) -> list[Told]:
+        """What is told of one more round of all; what is under way is waited for a while, and so is that round."""
+        return [*self._ended(LAST_TIMEOUT_S), *self.round(), *self._ended(LAST_TIMEOUT_S)]
 
     def _ended(self, within_s: float) -> list[Told]:
         told, under_way = [], list(self._under_way)

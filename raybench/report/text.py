@@ -39,9 +39,9 @@ def markdown_text(value: object, cap: int = 500) -> str:
     return clean(value, cap).translate(_MARKDOWN)
 
 
-def markdown_code(value: object, cap: int = 500) -> str:
+def markdown_code(value: object) -> str:
     """Text from outside as a Markdown code span, safe in a table cell too."""
-    return f"`{clean(value, cap).translate(_MARKDOWN_CODE)}`"
+    return f"`{clean(value, 500).translate(_MARKDOWN_CODE)}`"
 
 
 def known(value: float | None) -> bool:

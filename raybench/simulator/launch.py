@@ -107,9 +107,9 @@ def _announce(running: Running) -> None:
     print(orjson.dumps({"url": running.url, "pid": os.getpid()}).decode(), flush=True)
 
 
-def simulate(name: str = "fixed", port: int = 0, truth: Path | None = None) -> None:
+def simulate(name: str, port: int = 0) -> None:
     """Serves one endpoint, named after its profile, until interrupted; prints how to reach it."""
-    setup = Setup({name: EndpointSpec(profile(name))}, Credentials(ACCESS_KEY, SECRET_KEY, REGION), port, truth)
+    setup = Setup({name: EndpointSpec(profile(name))}, Credentials(ACCESS_KEY, SECRET_KEY, REGION), port)
     uvloop.run(_run(setup, lambda running: print(_instructions(running.url, name), flush=True), until_eof=False))
 
 
