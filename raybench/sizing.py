@@ -32,7 +32,7 @@ ROUNDING = 1e-6
 class Pace(NamedTuple):
     """One request of an endpoint that has no other: how long it took, how many chunks came."""
 
-    latency_s: float
+    service_latency_s: float
     chunks: int
 
 
@@ -64,11 +64,11 @@ def peak(trial: Trial, alone: Pace) -> float:
     if isinstance(load, Search):
         return 0.0
     if isinstance(load, Closed):
-        streams = load.concurrency * (alone.latency_s / (alone.latency_s + load.think_time_s))
+        streams = load.concurrency * (alone.service_latency_s / (alone.service_latency_s + load.think_time_s))
     else:
-        due = load.most_due(round(alone.latency_s * NS_PER_S), ends_ns(trial))
+        due = load.most_due(round(alone.service_latency_s * NS_PER_S), ends_ns(trial))
         streams = min(due, load.max_in_flight or math.inf)
-    return min(streams, streams * alone.chunks / alone.latency_s / CHUNKS_PER_S)
+    return min(streams, streams * alone.chunks / alone.service_latency_s / CHUNKS_PER_S)
 
 
 def short(plan: Plan, paces: Mapping[str, Pace | None], found: Selftest, actors: Mapping[str, int]) -> list[Short]:

@@ -1,6 +1,6 @@
 """The metrics of a request: the instants of a trial's rows become seconds.
 
-Here and nowhere else two instants of a request are subtracted; `cluster/calibration.py` alone holds a client's
+Here and nowhere else two instants of a row are subtracted; `cluster/calibration.py` alone holds a client's
 against a server's. Names, units and meanings stand in `columns.py`; `summary.py` makes a trial's of these seconds.
 """
 
