@@ -28,7 +28,7 @@ FLOORS = [
     ["searching", "publish", "sizing", "practice", "watching", "selftest_text"],
     ["muster"],
     ["run", "rehearsal", "starter", "comparing", "fetching"],
-    ["rehearsal_text", "resume"],
+    ["rehearsal_text", "comparing_text", "resume"],
     ["cli"],
     ["__main__"],
 ]
