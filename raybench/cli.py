@@ -65,7 +65,7 @@ def run(
         raise
     finally:
         if framed and place.is_dir():
-            from raybench.cluster.submit import ship as lines
+            from raybench.cluster.frames import ship as lines
 
             for line in lines(place):
                 print(line, flush=True)
