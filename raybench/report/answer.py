@@ -6,7 +6,8 @@ from markupsafe import Markup
 
 from raybench.analysis.columns import PRICE, Valid
 from raybench.report import columns, sentences
-from raybench.report.cells import Cell, NamedExperiment, payload_label
+from raybench.report.cells import Cell
+from raybench.report.naming import NamedExperiment, payload_label
 from raybench.report.text import count, fixed, listed, seconds, usd
 from raybench.report.view import View
 

@@ -10,7 +10,7 @@ from raybench.analysis.change import POINTS, ZONE, Call, Change
 from raybench.analysis.columns import PRICE, Valid
 from raybench.analysis.comparable import Key
 from raybench.analysis.compare import Comparison, Pair
-from raybench.report.cells import named_experiments, payload_label
+from raybench.report.naming import named_experiments, payload_label
 from raybench.report.text import NO_NUMBER, clean, count, fixed, percent, seconds, usd
 
 GLYPHS = {Call.WORSE: "▸", Call.BETTER: "◂", Call.SAME: "●", Call.UNSURE: "◆"}
