@@ -4,14 +4,15 @@ import math
 from collections.abc import Sequence
 
 from raybench.analysis.change import POINTS, ZONE, Call, Change
-from raybench.analysis.columns import PRICE
+from raybench.analysis.columns import criterion_unit
 from raybench.analysis.compare import Comparison, Pair
 from raybench.analysis.decide import Phrase, Sentence
 from raybench.report.banners import Banner
 from raybench.report.compared import NAMES, labels, shown_of
 from raybench.report.text import clean, count, listed
 
-UNITS = {"latency_mean": " s", "latency_p95": " s", "ttft_p95": " s", PRICE: " USD per 10k"}
+UNITS = {"s": " s", "USD": " USD per 10k"}
+"""Unit -> what follows its numbers in a sentence."""
 
 
 def sentences(comparison: Comparison) -> list[tuple[str, Sentence]]:
@@ -43,7 +44,7 @@ def _comparisons(comparison: Comparison) -> str:
 
 def _most(comparison: Comparison, found: Sequence[tuple[Pair, Change]]) -> Sentence:
     pair, change = max(found, key=lambda one: abs(math.log(one[1].ratio.value or 1.0)))
-    shown, unit = shown_of(change), UNITS.get(change.metric, "")
+    shown, unit = shown_of(change), UNITS.get(criterion_unit(change.metric), "")
     where = f" in {len(found):,} of {_comparisons(comparison)}: most of all the {NAMES[change.metric][0]} of "
     said = f", {shown.change} {shown.interval}, from {shown.before} to {shown.after}{unit}."
     return Phrase(where), Phrase(labels(comparison)[pair.key]), Phrase(said)
