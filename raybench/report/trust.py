@@ -7,7 +7,7 @@ from typing import Any
 from raybench.analysis import stats
 from raybench.analysis.columns import Valid
 from raybench.analysis.plausible import LITTLE, doubts, little
-from raybench.analysis.validity import BUSY, LATE_S
+from raybench.analysis.validity import BUSY, LATE, LATE_S
 from raybench.report.cells import Cell
 from raybench.report.text import clean, count, fixed, listed, percent
 from raybench.report.view import View
@@ -114,7 +114,7 @@ def _lateness(view: View) -> Check | None:
         return None
     worst = max(cells, key=lambda cell: cell.row["lateness_p99"])
     shares = [cell.row["cpu_share"] for cell in view.cells if cell.row["cpu_share"] is not None]
-    late = [cell for cell in cells if "client_lag" in cell.row["reasons"] or "late_starts" in cell.row["reasons"]]
+    late = [cell for cell in cells if not set(LATE).isdisjoint(cell.row["reasons"])]
     busy = bool(shares) and max(shares) > BUSY
     evidence = (
         "Worst p99 of sent − planned: " + _named([worst]) + ". Latency counts from planned, so delay is not hidden"
