@@ -8,11 +8,11 @@ from typing import Any
 from raybench.analysis.columns import Valid, criterion_unit
 from raybench.analysis.decide import Decision
 from raybench.analysis.metrics import Facts
-from raybench.analysis.standing import Setting, State
+from raybench.analysis.standing import Setting, Standing, State
 from raybench.report.naming import NamedExperiment, payload_label
 from raybench.report.text import clean, plain
 
-GLYPHS = {"pass": "✓", "fail": "✕", "unsure": "≈", "missing": "–"}
+GLYPHS = {Standing.PASS: "✓", Standing.FAIL: "✕", Standing.UNSURE: "≈", Standing.MISSING: "–"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +70,13 @@ class Cell:
         return all(state.met for state in self.setting.states if criterion_unit(state.criterion) != "USD")
 
     @property
-    def standing(self) -> str:
-        """pass, fail, unsure, or missing where it is not counted or a number is wanting."""
-        standings = {str(state.standing) for state in self.setting.states}
+    def standing(self) -> Standing:
+        """To all its criteria together; missing where it is not counted or a number is wanting."""
+        standings = {state.standing for state in self.setting.states}
         if not self.counted:
-            return "missing"
-        return next((said for said in ("fail", "missing", "unsure") if said in standings), "pass")
+            return Standing.MISSING
+        worst = (Standing.FAIL, Standing.MISSING, Standing.UNSURE)
+        return next((standing for standing in worst if standing in standings), Standing.PASS)
 
     @property
     def glyph(self) -> str:
@@ -93,10 +94,10 @@ class Cell:
         if not self.setting.states:
             return "no criteria"
         return {
-            "pass": "meets every criterion",
-            "fail": "misses a criterion",
-            "unsure": "too close to call",
-            "missing": "a criterion could not be measured",
+            Standing.PASS: "meets every criterion",
+            Standing.FAIL: "misses a criterion",
+            Standing.UNSURE: "too close to call",
+            Standing.MISSING: "a criterion could not be measured",
         }[self.standing]
 
     def state(self, criterion: str) -> State | None:

@@ -10,7 +10,7 @@ from raybench.analysis.columns import PRICE, Valid, criterion_column, criterion_
 from raybench.analysis.decide import Decision
 from raybench.analysis.reduce import Findings
 from raybench.analysis.spoken import criterion_name
-from raybench.analysis.standing import State
+from raybench.analysis.standing import Standing, State
 from raybench.report import maximum, trust
 from raybench.report.answer import rule
 from raybench.report.banners import banners
@@ -167,9 +167,9 @@ def _mark(state: State) -> str:
         return NO_NUMBER
     cents = criterion_unit(state.criterion) != "USD" or state.value >= 1
     value = f"{state.value:.2f}" if cents else usd(state.value)
-    if state.standing == "fail":
+    if state.standing is Standing.FAIL:
         return f"<span style='color:red'>**{value}**</span>"
-    return f"<span style='color:green'>{value}</span>" if state.standing == "pass" else f"{value} ≈"
+    return f"<span style='color:green'>{value}</span>" if state.standing is Standing.PASS else f"{value} ≈"
 
 
 def _cost(experiment: Mapping[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from raybench.analysis import stats
 from raybench.analysis.columns import Valid
 from raybench.analysis.plausible import LITTLE, doubts, little
 from raybench.analysis.validity import BUSY, LATE, LATE_S
+from raybench.counting import Source
 from raybench.report.cells import Cell
 from raybench.report.text import clean, count, fixed, listed, percent
 from raybench.report.view import View
@@ -154,7 +155,7 @@ def _tokens(view: View) -> Check:
     sources = {cell.row[f"{side}_tokens_source"] for cell in view.cells for side in ("prompt", "completion")}
     names = sorted(clean(source) for source in sources if source)
     odd = [cell for cell in view.cells if cell.row["echoed"] or cell.row["over_max"] or cell.row["token_mismatches"]]
-    guessed = "estimate" in names
+    guessed = Source.ESTIMATE in names
     evidence = "Token figures are estimates where no server or tokenizer counted. " if guessed else ""
     evidence += _off(odd, "Echoed prompts, overlong replies or counts that disagree in")
     found = f"counted by {listed(names)}" if names else "not counted"
