@@ -14,7 +14,7 @@ from raybench.analysis.compare import Comparison, Run
 from raybench.errors import CriteriaMissedError, InputError
 from raybench.report import comparison
 from raybench.rows import SCHEMA_VERSION
-from raybench.rundir import RunDir
+from raybench.rundir import MANIFEST, TRIALS_TABLE, RunDir
 
 NEEDED = ("run_id", "name", "criteria", "experiments", "payloads", "trials")
 
@@ -47,7 +47,7 @@ def _run(path: Path) -> Run:
         missing = [key for key in NEEDED if key not in manifest]
         if missing or manifest.get("schema") != SCHEMA_VERSION:
             raise InputError(
-                f"is not a run.json of schema {SCHEMA_VERSION}", where=str(path / "run.json"), allowed="a whole one"
+                f"is not a {MANIFEST} of schema {SCHEMA_VERSION}", where=str(path / MANIFEST), allowed="a whole one"
             )
         named = [thing["name"] for things in ("experiments", "payloads") for thing in manifest[things]]
         named += [trial[key] for trial in manifest["trials"] for key in ("experiment", "payload", "load")]
@@ -58,7 +58,7 @@ def _run(path: Path) -> Run:
     except (ValueError, TypeError, KeyError, AttributeError, OSError, pa.ArrowException) as error:
         why = type(error).__name__
         raise InputError(f"cannot be read ({why})", where=str(path), allowed="a whole run directory") from None
-    return Run(manifest, _trials(path / "trials.parquet"))
+    return Run(manifest, _trials(path / TRIALS_TABLE))
 
 
 def _trials(path: Path) -> pa.Table:

@@ -9,7 +9,7 @@ from typing import Any
 
 from raybench import mirror, s3
 from raybench.errors import InputError
-from raybench.rundir import default_path
+from raybench.rundir import MANIFEST, default_path
 
 ALIVE_S = 30.0
 """A run that goes on puts its run.json every five seconds; one that has not for so long is dead."""
@@ -59,9 +59,9 @@ def ahead(manifest: Mapping[str, Any], place: s3.Prefix, alive_s: float = ALIVE_
 
 def _there(store: s3.Store) -> dict[str, Any] | None:
     """The run.json in S3, if there is one."""
-    if mirror.MANIFEST not in store.listed():
+    if MANIFEST not in store.listed():
         return None
-    said: dict[str, Any] = json.loads(store.get(mirror.MANIFEST))
+    said: dict[str, Any] = json.loads(store.get(MANIFEST))
     return said
 
 
@@ -74,7 +74,7 @@ def _not_alive(place: s3.Prefix, there: Mapping[str, Any], alive_s: float) -> No
     store = s3.Store(place)
     if there.get("state") != "running":
         return
-    since_s = (store.probe() - store.listed()[mirror.MANIFEST].changed).total_seconds()
+    since_s = (store.probe() - store.listed()[MANIFEST].changed).total_seconds()
     if since_s < alive_s:
         allowed = f"stop it, or wait: a run that says nothing for {alive_s:.0f} s is dead"
         raise InputError("a run is going on in it", where=str(place), allowed=allowed)

@@ -23,7 +23,7 @@ from raybench.plan import Plan, plan
 from raybench.publish import rebuild
 from raybench.rows import SCHEMA_VERSION
 from raybench.run import Conductor, carry_out
-from raybench.rundir import RunDir
+from raybench.rundir import SITTING, RunDir
 
 
 def resume(
@@ -86,7 +86,7 @@ def _play(
     matrix, pools = plan(config), load_pools(config.payloads, config.seed, Path(manifest["config_folder"]))
     _same(rundir, manifest, matrix, pools)
     rest = replace(matrix, trials=tuple(trial for trial in matrix.trials if trial.trial_id in wanted))
-    aside = f"sitting-{len(manifest.get('resumed_utc', ()))}"
+    aside = f"{SITTING}{len(manifest.get('resumed_utc', ()))}"
     for trial in [trial for trial in manifest["trials"] if trial["state"] != "done"]:
         rundir.set_aside(trial, aside)
         if _is_probe(trial):

@@ -32,7 +32,7 @@ from raybench.plan import Plan, Trial, plan
 from raybench.prices import cost_usd
 from raybench.publish import publish
 from raybench.report import build
-from raybench.rundir import RunDir
+from raybench.rundir import TRUTH, RunDir
 from raybench.simulator.process import Simulated
 from raybench.specs import DeployedEndpoint, Experiment
 from raybench.watching import first_failure, interruptible, terminable, watch
@@ -168,7 +168,7 @@ class Conductor:
     def _start(self, address: str, stack: ExitStack, *, selftest: bool) -> Simulated | None:
         """Has the load actors ready; Ray starts while endpoints are checked and the report's tools load."""
         muster = Muster(self.config, self.plan, self.pools, self.rundir.path, self.manifest, self.screen)
-        resumed, truth = len(self.manifest["resumed_utc"]), self.rundir.path / "truth.jsonl"
+        resumed, truth = len(self.manifest["resumed_utc"]), self.rundir.path / TRUTH
 
         def checked() -> Simulated | None:
             simulator = stack.enter_context(targets.simulator(self.config, truth, resumed))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from raybench.errors import InfrastructureError
+from raybench.rundir import TRUTH
 
 FRAME = "@@raybench "
 FRAME_BYTES = 3000
@@ -18,7 +19,7 @@ def ship(run_dir: Path) -> Iterator[str]:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for path in sorted(run_dir.rglob("*")):
-            if path.is_file() and path.name != "truth.jsonl":
+            if path.is_file() and path.name != TRUTH:
                 tar.add(path, arcname=str(path.relative_to(run_dir)), recursive=False)
     data = buffer.getvalue()
     for at in range(0, len(data), FRAME_BYTES):

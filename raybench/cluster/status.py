@@ -14,9 +14,8 @@ from rich.console import Console
 from rich.text import Text
 
 from raybench.cluster.view import clock, view
-from raybench.rundir import RunDir
+from raybench.rundir import LIVE, PAGE, RunDir
 
-LIVE = "live.json"
 STALE_S = 5.0
 """`live.json` is written every second; older than this, it says what was."""
 
@@ -52,7 +51,7 @@ def status(run_dir: Path) -> dict[str, Any]:
         "started_utc": manifest["started_utc"],
         "finished_utc": manifest["finished_utc"],
         "trials": dict(Counter(trial["state"] for trial in manifest["trials"])),
-        "report": (run_dir / "report.html").is_file(),
+        "report": (run_dir / PAGE).is_file(),
         "live_s_ago": max(0.0, time.time() - live["written_s"]) if live else None,
         "live": live,
     }
@@ -75,7 +74,7 @@ def text(found: Mapping[str, Any]) -> Text:
     elif found["state"] == "running":
         lines.append(Text("not measuring now: starting, or making the report"))
     if found["report"]:
-        lines.append(Text(f"report: {found['run_dir']}/report.html"))
+        lines.append(Text(f"report: {found['run_dir']}/{PAGE}"))
     return Text("\n").join(lines)
 
 

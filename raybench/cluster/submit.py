@@ -25,6 +25,7 @@ from raybench.cluster.monitor import Screen
 from raybench.config import Config, load_config
 from raybench.errors import ClusterError, InputError, InterruptedRunError, RaybenchError
 from raybench.mirror import fetch
+from raybench.rundir import PAGE
 from raybench.s3 import Prefix, Store, prefix
 
 if TYPE_CHECKING:
@@ -170,8 +171,8 @@ def _bring(frames: list[str], to: Prefix | None, out: Path, screen: Screen) -> N
         screen.say(f"the run directory is in {to} and does not come from here: {error}")
         return
     screen.say(f"fetched the run directory: {out}")
-    if (out / "report.html").is_file():
-        print(f"report: {out / 'report.html'}")
+    if (out / PAGE).is_file():
+        print(f"report: {out / PAGE}")
 
 
 async def _follow(client: "JobSubmissionClient", job: str, screen: Screen) -> list[str]:

@@ -17,6 +17,7 @@ from raybench.report.banners import banners
 from raybench.report.cells import Cell
 from raybench.report.text import NO_NUMBER, clean, count, markdown_code, markdown_text, plain, short, usd
 from raybench.report.view import View, look
+from raybench.rundir import MANIFEST
 
 PLOTS = {
     "business_summary": "Price performance comparison",
@@ -67,7 +68,7 @@ def write(view: View, charts: Sequence[str] = tuple(PLOTS)) -> str:
         criteria_columns=[f"{criterion_column(name)}_text" for name in _criteria(view)],
         level="concurrency" if all(cell.kind == "closed" for cell in view.asked) else "load",
         missed=[_missed(view, cell) for cell in missed],
-        config_file=_link(manifest["config_file"] or "run.json"),
+        config_file=_link(manifest["config_file"] or MANIFEST),
         total_cost=_total(manifest["experiments"]),
         costs=[_cost(experiment) for experiment in manifest["experiments"]],
         datasets=", ".join(markdown_code(name) for name in _datasets(manifest)),
