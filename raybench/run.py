@@ -35,6 +35,7 @@ from raybench.report import build
 from raybench.rundir import TRUTH, RunDir
 from raybench.simulator.process import Simulated
 from raybench.specs import DeployedEndpoint, Experiment
+from raybench.states import RunState, TrialState
 from raybench.watching import first_failure, interruptible, terminable, watch
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ def _carry_out(conductor: "Conductor", address: str, *, selftest: bool) -> None:
     try:
         conductor.conduct(address, selftest=selftest)
     except RaybenchError:
-        if conductor.manifest["state"] == "running":
-            conductor.finish("failed")
+        if conductor.manifest["state"] == RunState.RUNNING:
+            conductor.finish(RunState.FAILED)
         raise
     except KeyboardInterrupt:
         raise _stopped(conductor) from None
@@ -101,7 +102,7 @@ def _carry_out(conductor: "Conductor", address: str, *, selftest: bool) -> None:
 
 def _stopped(conductor: "Conductor") -> InterruptedRunError:
     """Ends a run that is not waited for, and says what can be done with it."""
-    conductor.finish("interrupted")
+    conductor.finish(RunState.INTERRUPTED)
     path = conductor.rundir.path
     after = f"`raybench report {path}` makes a report of what was measured, `raybench resume {path}` goes on"
     return InterruptedRunError(f"stopped at once: {after}")
@@ -127,7 +128,9 @@ class Conductor:
         self.manifest = manifest or manifests.begin(config, matrix, pools, rundir.path.name)
         self._trials = {trial["trial_id"]: trial for trial in self.manifest["trials"]}
         self._experiments = {experiment["name"]: experiment for experiment in self.manifest["experiments"]}
-        self._played = [rundir.requests(trial) for trial in self.manifest["trials"] if trial["state"] == "done"]
+        self._played = [
+            rundir.requests(trial) for trial in self.manifest["trials"] if trial["state"] == TrialState.DONE
+        ]
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._crews: list[Crew] = []
@@ -158,7 +161,8 @@ class Conductor:
                     self.screen.say("reducing the rows")
                     keep = self.rundir.write_part if self._alone else _is_kept
                     findings = reduce.reduced(self._played, self.manifest, keep)
-                    self.finish("failed" if failure else "interrupted" if self._stopping.is_set() else "done")
+                    ended = RunState.INTERRUPTED if self._stopping.is_set() else RunState.DONE
+                    self.finish(RunState.FAILED if failure else ended)
                     written = beside.submit(publish, self.rundir, self.manifest, findings)  # while Ray ends
                 deserved = written.result()
         except RaybenchError as later:
@@ -262,7 +266,7 @@ class Conductor:
                 watch(batch)
 
         noted = self._trials[trial.trial_id]
-        noted["state"], noted["started_s"] = "partial", round(time.monotonic() - self._began_s, 3)
+        noted["state"], noted["started_s"] = TrialState.PARTIAL, round(time.monotonic() - self._began_s, 3)
         noted["sitting"] = len(self.manifest["resumed_utc"])
         ceiling = self._experiments[trial.experiment].get("ceiling")
         noted["crew"] = {"actors": len(crew.posts), "ceiling": ceiling}  # a resume may have others
@@ -274,7 +278,7 @@ class Conductor:
         if not self._alone:  # the spools are on the workers, and a worker may go
             self.rundir.write_part(noted, rows)
         if whole:
-            noted["state"] = "done"
+            noted["state"] = TrialState.DONE
         self._played.append(rows)
         self.screen.end(trial, rows)
         if played.failure:
@@ -285,7 +289,7 @@ class Conductor:
         """What the instances of each experiment cost together."""
         return {one.name: one.usd_per_hour for one in self.config.experiments}
 
-    def finish(self, state: str) -> None:
+    def finish(self, state: RunState) -> None:
         """Says in run.json how the run ended."""
         self.manifest |= {"state": state, "finished_utc": manifests.utc()}
         self.record()

@@ -19,6 +19,7 @@ from raybench.cluster.search import Play, PlayedProbe, Searched, Seen, play_sear
 from raybench.cluster.search_text import sentence
 from raybench.load.search import Search
 from raybench.plan import Trial
+from raybench.states import TrialState
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class _Playing:
     def past(self, one: Trial) -> pa.Table | None:
         """The rows of a probe that was played to its end before."""
         noted = self.stage.trials.get(one.trial_id)
-        return self.stage.rows_of(noted) if noted and noted["state"] == "done" else None
+        return self.stage.rows_of(noted) if noted and noted["state"] == TrialState.DONE else None
 
     def distrust(self, one: Trial, rows: pa.Table) -> str | None:
         """The first fault of the measurement, if it makes the probe INVALID."""

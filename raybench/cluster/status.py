@@ -15,6 +15,7 @@ from rich.text import Text
 
 from raybench.cluster.view import clock, view
 from raybench.rundir import LIVE, PAGE, RunDir
+from raybench.states import RunState
 
 STALE_S = 5.0
 """`live.json` is written every second; older than this, it says what was."""
@@ -43,7 +44,7 @@ def status(run_dir: Path) -> dict[str, Any]:
     `state` is that of run.json, or `dead` if the process that measured is gone. InputError if there is no run.
     """
     manifest = RunDir.open(run_dir).manifest()
-    live = _live(run_dir) if manifest["state"] == "running" else None
+    live = _live(run_dir) if manifest["state"] == RunState.RUNNING else None
     return {
         "run_dir": str(run_dir),
         "name": manifest["name"],
@@ -71,7 +72,7 @@ def text(found: Mapping[str, Any]) -> Text:
         if ago_s > STALE_S or found["state"] == "dead":
             lines.append(Text(f"these figures are {clock(ago_s)} old", "red"))
         lines.append(view(found["live"]))
-    elif found["state"] == "running":
+    elif found["state"] == RunState.RUNNING:
         lines.append(Text("not measuring now: starting, or making the report"))
     if found["report"]:
         lines.append(Text(f"report: {found['run_dir']}/{PAGE}"))

@@ -10,6 +10,7 @@ from raybench.analysis.decide import Phrase, Sentence
 from raybench.report.banners import Banner
 from raybench.report.compared import NAMES, labels, shown_of
 from raybench.report.text import clean, count, listed
+from raybench.states import RunState
 
 UNITS = {"s": " s", "USD": " USD per 10k"}
 """Unit -> what follows its numbers in a sentence."""
@@ -81,7 +82,7 @@ def banners(comparison: Comparison) -> list[Banner]:
         said = "Endpoints are simulated: the numbers show how raybench works, not what an instance can do."
         found.append(Banner("simulated", "Simulated.", said))
     for run, side in ((comparison.base, "base"), (comparison.candidate, "candidate")):
-        if run.get("state") != "done":
+        if run.get("state") != RunState.DONE:
             state = f"The {side}'s state is “{clean(run.get('state'))}”"
             found.append(Banner("partial", "Partial.", f"{state}: what did not run to the end is not compared."))
     if comparison.unhashed:

@@ -11,6 +11,7 @@ from raybench.analysis.metrics import Facts
 from raybench.analysis.standing import Setting, Standing, State
 from raybench.report.naming import NamedExperiment, payload_label
 from raybench.report.text import clean, plain
+from raybench.states import TrialState
 
 GLYPHS = {Standing.PASS: "✓", Standing.FAIL: "✕", Standing.UNSURE: "≈", Standing.MISSING: "–"}
 
@@ -90,7 +91,7 @@ class Cell:
             return "not counted: INVALID"
         if not self.counted:
             cut = "unfinished" if self.setting.played else "never played"
-            return "not counted: " + ("inconclusive" if self.row["state"] == "done" else cut)
+            return "not counted: " + ("inconclusive" if self.row["state"] == TrialState.DONE else cut)
         if not self.setting.states:
             return "no criteria"
         return {

@@ -12,6 +12,7 @@ from raybench.counting import Source
 from raybench.report.cells import Cell
 from raybench.report.text import clean, count, fixed, listed, percent
 from raybench.report.view import View
+from raybench.states import TrialState
 
 _DOUBTS = {
     "over_ceiling": "No more requests than latency allows",
@@ -61,7 +62,7 @@ def _validity(view: View) -> Check:
 
 
 def _finished(view: View) -> Check:
-    cut = [cell for cell in view.cells if cell.row["state"] != "done"]
+    cut = [cell for cell in view.cells if cell.row["state"] != TrialState.DONE]
     found = f"{len(view.cells) - len(cut)} of {count(len(view.cells), 'trial')} ran to the end"
     evidence = (
         "Unfinished trials are shown but cannot win." if cut else f"The run's state is {view.manifest['state']}."
