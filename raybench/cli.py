@@ -65,7 +65,7 @@ def run(
         raise
     finally:
         if framed and place.is_dir():
-            from raybench.cluster.submit import ship as lines
+            from raybench.cluster.frames import ship as lines
 
             for line in lines(place):
                 print(line, flush=True)
@@ -256,11 +256,11 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare two runs cell by cell: worse, better, same or can't tell; write compare.html and compare.md."""
-    from raybench import comparing
+    from raybench import comparing, comparing_text
 
     before, after = _at_hand(base), _at_hand(candidate)
     found = comparing.compare(before, after, out, anyway)
-    print(comparing.as_json(found) if as_json else comparing.text(found))
+    print(comparing_text.as_json(found) if as_json else comparing_text.text(found))
     print(f"comparison: {comparing.folder(found, after, out) / 'compare.html'}", file=sys.stderr)
     comparing.gate(found, enforce=enforce)
 

@@ -1,10 +1,6 @@
-"""Compares two run directories: reads both, writes compare.html and compare.md, and says it as text or JSON."""
+"""Compares two run directories: reads both, and writes compare.html and compare.md."""
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -12,18 +8,14 @@ import pyarrow.parquet as pq
 
 from raybench.analysis import compare as room
 from raybench.analysis import reduce, searched
-from raybench.analysis.change import POINTS, ZONE, Call, Change
+from raybench.analysis.change import Call
 from raybench.analysis.columns import TRIALS
-from raybench.analysis.comparable import Key
-from raybench.analysis.compare import Comparison, Pair, Run
-from raybench.analysis.decide import plain
-from raybench.analysis.spoken import aligned
+from raybench.analysis.compare import Comparison, Run
 from raybench.errors import CriteriaMissedError, InputError
-from raybench.report import called, compared, comparison
+from raybench.report import comparison
 from raybench.rows import SCHEMA_VERSION
-from raybench.rundir import RunDir
+from raybench.rundir import MANIFEST, TRIALS_TABLE, RunDir
 
-MOST_LINES = 40
 NEEDED = ("run_id", "name", "criteria", "experiments", "payloads", "trials")
 
 
@@ -55,7 +47,7 @@ def _run(path: Path) -> Run:
         missing = [key for key in NEEDED if key not in manifest]
         if missing or manifest.get("schema") != SCHEMA_VERSION:
             raise InputError(
-                f"is not a run.json of schema {SCHEMA_VERSION}", where=str(path / "run.json"), allowed="a whole one"
+                f"is not a {MANIFEST} of schema {SCHEMA_VERSION}", where=str(path / MANIFEST), allowed="a whole one"
             )
         named = [thing["name"] for things in ("experiments", "payloads") for thing in manifest[things]]
         named += [trial[key] for trial in manifest["trials"] for key in ("experiment", "payload", "load")]
@@ -66,7 +58,7 @@ def _run(path: Path) -> Run:
     except (ValueError, TypeError, KeyError, AttributeError, OSError, pa.ArrowException) as error:
         why = type(error).__name__
         raise InputError(f"cannot be read ({why})", where=str(path), allowed="a whole run directory") from None
-    return Run(manifest, _trials(path / "trials.parquet"))
+    return Run(manifest, _trials(path / TRIALS_TABLE))
 
 
 def _trials(path: Path) -> pa.Table:
@@ -85,75 +77,3 @@ def gate(found: Comparison, *, enforce: bool) -> None:
     worse = len(found.called(Call.WORSE))
     if enforce and worse:
         raise CriteriaMissedError(f"{worse} of {len(found.called())} comparisons are worse")
-
-
-def text(found: Comparison) -> str:
-    """The comparison as plain text: the answer, and a line per cell, those with a worse metric first."""
-    heads = ("cell", *(compared.NAMES[metric][0] for metric in compared.metrics(found)))
-    lines = [line for line in compared.lines(found)]
-    lines.sort(key=lambda line: min(list(Call).index(one.call) for one in line.shown if one))
-    cells = [(line.name, *(_said(one) for one in line.shown)) for line in lines[:MOST_LINES]]
-    said = [plain(sentence) for _, sentence in called.sentences(found)]
-    said += ["", *aligned([heads, *cells])] if cells else []
-    more = len(lines) - len(cells)
-    said += [f"… and {more} more cells" if more > 1 else "… and one more cell"] if more else []
-    left = list(compared.left_out(found))
-    said += ["", *(f"not compared: {name}: {why}" for name, why in left[:10])] if left else []
-    said += [f"… and {len(left) - 10} more"] if len(left) > 10 else []
-    banners = [f"{banner.head} {banner.said}" for banner in called.banners(found)]
-    return "\n".join([*said, "", *banners, *called.rules(found)])
-
-
-def _said(one: compared.Shown | None) -> str:
-    return "–" if one is None else f"{one.glyph} {one.change}{'' if one.call is Call.UNSURE else f' {one.call}'}"
-
-
-def as_dict(found: Comparison) -> dict[str, Any]:
-    """The comparison as JSON values."""
-    return {
-        "base": found.base["run_id"],
-        "candidate": found.candidate["run_id"],
-        "zone": ZONE,
-        "error_rate_points": POINTS,
-        "comparisons": len(found.called()),
-        "calls": {str(call): len(found.called(call)) for call in Call},
-        "day_to_day_covered": not found.once,
-        "cells": [_cell(pair) for pair in found.pairs],
-        "only_base": list(_keys(found.only_base)),
-        "only_candidate": list(_keys(found.only_candidate)),
-        "differences": [asdict(each) for each in found.differences],
-        "remarks": [asdict(each) for each in found.remarks],
-        "payloads_not_hashed": list(found.unhashed),
-    }
-
-
-def as_json(found: Comparison) -> str:
-    """The comparison as ASCII JSON."""
-    return json.dumps(as_dict(found), indent=1, allow_nan=False)
-
-
-def _keys(keys: tuple[Key, ...]) -> Iterator[Mapping[str, str]]:
-    for key in keys:
-        yield dict(zip(("experiment", "payload", "load"), key, strict=True))
-
-
-def _cell(pair: Pair) -> dict[str, Any]:
-    sides = {"base": pair.base, "candidate": pair.candidate}
-    trials = {side: list(setting.trial_ids) for side, setting in sides.items()}
-    changes = [_change(change) for change in pair.changes]
-    return {**next(iter(_keys((pair.key,)))), "trials": trials, "uncalled": pair.uncalled or None, "changes": changes}
-
-
-def _change(change: Change) -> dict[str, Any]:
-    return {
-        "metric": change.metric,
-        "call": str(change.call),
-        "base": asdict(change.base),
-        "candidate": asdict(change.candidate),
-        "ratio": asdict(change.ratio),
-        "difference": None if change.difference is None else asdict(change.difference),
-        "interval": "between repeats" if change.welch else "within trials",
-        "needed": change.needed,
-        "needed_unit": "repeats" if change.welch and change.difference is None else "requests",
-        "why": change.why or None,
-    }

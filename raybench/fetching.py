@@ -9,7 +9,8 @@ from typing import Any
 
 from raybench import mirror, s3
 from raybench.errors import InputError
-from raybench.rundir import default_path
+from raybench.rundir import MANIFEST, default_path
+from raybench.states import RunState, TrialState
 
 ALIVE_S = 30.0
 """A run that goes on puts its run.json every five seconds; one that has not for so long is dead."""
@@ -49,9 +50,9 @@ def ahead(manifest: Mapping[str, Any], place: s3.Prefix, alive_s: float = ALIVE_
         return
     ours, theirs = (list(said.get("resumed_utc", ())) for said in (manifest, there))
     newer = theirs != ours[: len(theirs)] or _done(there) - _done(manifest)
-    if theirs == ours and manifest["state"] == "running" and not newer:
+    if theirs == ours and manifest["state"] == RunState.RUNNING and not newer:
         _not_alive(place, there, alive_s)
-        newer = there["state"] != "running"
+        newer = there["state"] != RunState.RUNNING
     if newer:
         allowed = f"`raybench resume {place}` goes on from there"
         raise InputError("has more of the run than its directory here", where=str(place), allowed=allowed)
@@ -59,22 +60,22 @@ def ahead(manifest: Mapping[str, Any], place: s3.Prefix, alive_s: float = ALIVE_
 
 def _there(store: s3.Store) -> dict[str, Any] | None:
     """The run.json in S3, if there is one."""
-    if mirror.MANIFEST not in store.listed():
+    if MANIFEST not in store.listed():
         return None
-    said: dict[str, Any] = json.loads(store.get(mirror.MANIFEST))
+    said: dict[str, Any] = json.loads(store.get(MANIFEST))
     return said
 
 
 def _done(manifest: Mapping[str, Any]) -> set[str]:
-    return {trial["trial_id"] for trial in manifest["trials"] if trial["state"] == "done"}
+    return {trial["trial_id"] for trial in manifest["trials"] if trial["state"] == TrialState.DONE}
 
 
 def _not_alive(place: s3.Prefix, there: Mapping[str, Any], alive_s: float) -> None:
     """InputError if the run there says that it is running, and said so a short while ago."""
     store = s3.Store(place)
-    if there.get("state") != "running":
+    if there.get("state") != RunState.RUNNING:
         return
-    since_s = (store.probe() - store.listed()[mirror.MANIFEST]).total_seconds()
+    since_s = (store.probe() - store.listed()[MANIFEST]).total_seconds()
     if since_s < alive_s:
         allowed = f"stop it, or wait: a run that says nothing for {alive_s:.0f} s is dead"
         raise InputError("a run is going on in it", where=str(place), allowed=allowed)

@@ -6,10 +6,18 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from raybench.load.arrivals import (
+    MAX_BURSTINESS,
     MAX_CONCURRENCY,
+    MAX_OVER_S,
     MAX_RATE,
+    MAX_SPEED,
+    MAX_STEPS,
     MAX_THINK_S,
+    MIN_BURSTINESS,
+    MIN_OVER_S,
     MIN_RATE,
+    MIN_SPEED,
+    MIN_STEPS,
     Closed,
     Constant,
     Gamma,
@@ -92,7 +100,7 @@ class GammaLoad(OpenLoad):
 
     kind: Literal["gamma"]
     rate: Annotated[tuple[Rate, ...], OneOrMore, Distinct]
-    burstiness: float = Field(ge=0.01, le=1000)
+    burstiness: float = Field(ge=MIN_BURSTINESS, le=MAX_BURSTINESS)
 
     def arrivals(self) -> Iterator[Load]:
         """One load for each rate."""
@@ -105,8 +113,8 @@ class RampLoad(OpenLoad):
     kind: Literal["ramp"]
     start_rate: float = Field(alias="from", ge=0, le=MAX_RATE)
     end_rate: Rate = Field(alias="to")
-    over_s: Seconds = Field(alias="over", gt=0, le=1e6)
-    steps: int | None = Field(default=None, ge=2, le=1000)
+    over_s: Seconds = Field(alias="over", ge=MIN_OVER_S, le=MAX_OVER_S)
+    steps: int | None = Field(default=None, ge=MIN_STEPS, le=MAX_STEPS)
 
     def arrivals(self) -> Iterator[Load]:
         """The one ramp."""
@@ -118,7 +126,7 @@ class ReplayLoad(OpenLoad):
 
     kind: Literal["replay"]
     trace: File
-    speed: float = Field(default=1.0, ge=1e-3, le=1e6)
+    speed: float = Field(default=1.0, ge=MIN_SPEED, le=MAX_SPEED)
     slice_s: Slice | None = Field(default=None, alias="slice")
 
     def arrivals(self) -> Iterator[Load]:

@@ -19,6 +19,7 @@ from raybench.payloads.pool import Pool
 from raybench.plan import Plan, Trial
 from raybench.rows import SCHEMA_VERSION
 from raybench.specs import Experiment, SimulatedEndpoint
+from raybench.states import RunState, TrialState
 
 PACKAGES = ("ray", "numpy", "scipy", "pyarrow", "altair", "vl-convert-python", "uvloop", "httptools", "botocore")
 
@@ -36,7 +37,7 @@ def begin(config: Config, plan: Plan, pools: Mapping[str, Pool], run_id: str) ->
         "started_utc": utc(),
         "resumed_utc": [],
         "finished_utc": None,
-        "state": "running",
+        "state": RunState.RUNNING,
         "simulated": any(simulated(experiment) for experiment in config.experiments),
         "seed": config.seed,
         "config_file": config.file.name if config.file else None,
@@ -142,4 +143,4 @@ def entry(trial: Trial) -> Manifest:
 def unplayed() -> Manifest:
     """What a trial says before it is played."""
     nothing: Manifest = dict.fromkeys(("started_s", "sitting", "crew", "rows", "lost_rows"))
-    return {"state": "planned", **nothing, "actors": [], "lost": []}
+    return {"state": TrialState.PLANNED, **nothing, "actors": [], "lost": []}

@@ -21,21 +21,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from raybench.errors import InputError, StorageError
-from raybench.rundir import RunDir, spool_suffix
+from raybench.rundir import LIVE, MANIFEST, SITTING, TRUTH, RunDir, spool_suffix
 
-MANIFEST, LIVE = "run.json", "live.json"
 PIECE_BYTES = 8 * 2**20
 """The largest piece of a spool: one request, and little memory."""
 
 FETCHING = 8
 """Objects that are read at once."""
 
-LEFT_OUT = {MANIFEST, "truth.jsonl"}
+LEFT_OUT = {MANIFEST, TRUTH}
 """Put last; and what only a simulator has."""
 
 PIECE = re.compile(r"(?P<spool>spool/(?P<trial>[^/]+)/[^/]+\.rows)\.(?P<sitting>\d+)\.(?P<start>\d+)")
-ASIDE = re.compile(r"abandoned/sitting-(?P<sitting>\d+)/")
-OURS = re.compile(r"\.(sitting-\d+|writable.*|.*\.tmp)")
+ASIDE = re.compile(rf"abandoned/{SITTING}(?P<sitting>\d+)/")
+OURS = re.compile(rf"\.({SITTING}\d+|writable.*|.*\.tmp)")
 """No files of a run: what is not whole yet, and what stands only in the copy. A config may have a dot in front."""
 
 COPIED = "where a raybench run is copied to"
@@ -64,7 +63,7 @@ class Sittings:
 
 def _beginning(sitting: int) -> str:
     """An object that is as old as a sitting: an older part of a trial that was played in it was set aside."""
-    return f".sitting-{sitting}"
+    return f".{SITTING}{sitting}"
 
 
 class Mirror:
@@ -220,7 +219,7 @@ def fetch(store: Store, out: Path) -> None:
     """
     listed = store.listed()
     if MANIFEST not in listed:
-        raise InputError("no run.json here", where=str(store), allowed=COPIED)
+        raise InputError(f"no {MANIFEST} here", where=str(store), allowed=COPIED)
     for key in listed:
         if key.startswith("/") or ".." in key.split("/") or "\0" in key:
             raise InputError(f"{key!r} leads out of it", where=str(store), allowed=COPIED)
@@ -228,7 +227,7 @@ def fetch(store: Store, out: Path) -> None:
     try:
         files = _Copy(said, listed).files()
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise InputError("run.json cannot be read", where=str(store), allowed=COPIED) from None
+        raise InputError(f"{MANIFEST} cannot be read", where=str(store), allowed=COPIED) from None
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         fetched = Path(folder, "run")
@@ -261,6 +260,6 @@ def glimpse(store: Store, folder: Path) -> None:
     """Brings only what says how far a run is; InputError if there is no run."""
     there = {MANIFEST, LIVE} & store.listed().keys()
     if MANIFEST not in there:
-        raise InputError("no run.json here", where=str(store), allowed=COPIED)
+        raise InputError(f"no {MANIFEST} here", where=str(store), allowed=COPIED)
     for name in there:
         (folder / name).write_bytes(store.get(name))

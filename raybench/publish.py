@@ -9,7 +9,7 @@ from raybench.analysis.columns import Valid
 from raybench.analysis.reduce import Findings
 from raybench.errors import CriteriaMissedError, InvalidRunError, RaybenchError
 from raybench.report import build
-from raybench.rundir import RunDir
+from raybench.rundir import PAGE, TRIALS_TABLE, RunDir
 
 
 def report(path: Path, png: bool = False) -> None:
@@ -37,7 +37,7 @@ def rebuild(rundir: RunDir, png: bool = False) -> None:
 
 def publish(rundir: RunDir, manifest: Mapping[str, Any], findings: Findings) -> RaybenchError | None:
     """Writes trials.parquet and the reports, prints the answer, and returns the error it deserves, if any."""
-    rundir.write_table("trials.parquet", findings.trials)
+    rundir.write_table(TRIALS_TABLE, findings.trials)
     _note(rundir, manifest, findings)
     findings = searched.counted(findings, manifest)
     decision = searched.decided(findings, manifest)
@@ -45,7 +45,7 @@ def publish(rundir: RunDir, manifest: Mapping[str, Any], findings: Findings) -> 
     found = (search["sentence"] for search in manifest.get("searches", ()))
     for sentence in dict.fromkeys((*found, *map(decide.plain, decision.sentences))):
         print(sentence)
-    print(f"report: {rundir.path / 'report.html'}")
+    print(f"report: {rundir.path / PAGE}")
     invalid = [trial for trial in findings.trials.to_pylist() if trial["valid"] == Valid.INVALID]
     if invalid:
         codes = sorted({code for trial in invalid for code in trial["reasons"]})

@@ -34,6 +34,7 @@ from raybench.practice import Practice
 from raybench.prices import cost_usd
 from raybench.rows import REQUESTS, Prompt
 from raybench.specs import Experiment, SimulatedEndpoint
+from raybench.states import TrialState
 
 MOST_REQUESTS = 2000
 """How far a trial that is too short is played on, in search of the length that would do."""
@@ -196,7 +197,7 @@ def _rehearse_search(scene: Scene, trial: Trial, search: Search) -> Found:
         rows = practice.play(one, watch)
         left -= len(rows)
         paid_s += practice.clock() / NS_PER_S
-        noted[one.trial_id] |= {"state": "done", "rows": len(rows)}
+        noted[one.trial_id] |= {"state": TrialState.DONE, "rows": len(rows)}
         return None if too_many else rows
 
     stage = searching.Stage(
@@ -216,7 +217,7 @@ def _rehearse_search(scene: Scene, trial: Trial, search: Search) -> Found:
 def _rehearse_trial(scene: Scene, trial: Trial) -> Rehearsed:
     table = Practice(scene.config, scene.experiment, scene.pool).play(trial)
     noted = next(each for each in scene.manifest["trials"] if each["trial_id"] == trial.trial_id)
-    told = noted | {"state": "done", "rows": len(table)}
+    told = noted | {"state": TrialState.DONE, "rows": len(table)}
     row = reduce_trial(table, told, scene.manifest).trials.to_pylist()[0]
     seconds = max(_last_ns(table, "end_ns"), _last_ns(table, "planned_ns")) / NS_PER_S
     return Rehearsed(

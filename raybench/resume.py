@@ -23,7 +23,8 @@ from raybench.plan import Plan, plan
 from raybench.publish import rebuild
 from raybench.rows import SCHEMA_VERSION
 from raybench.run import Conductor, carry_out
-from raybench.rundir import RunDir
+from raybench.rundir import SITTING, RunDir
+from raybench.states import RunState, TrialState
 
 
 def resume(
@@ -54,7 +55,7 @@ def resume(
                 manifest["config_folder"] = str(inputs.absolute())
             _play(rundir, manifest, wanted, address, screen, selftest=selftest, to=to)
             return
-        if manifest["state"] != "done":
+        if manifest["state"] != RunState.DONE:
             _close(rundir, manifest)
         with Shipping(rundir.path, to, screen.say) if to else nullcontext():
             rebuild(rundir)
@@ -62,7 +63,11 @@ def resume(
 
 def left(manifest: Mapping[str, Any]) -> set[str]:
     """The planned trials that are not done, and the searches without a verdict."""
-    trials = {trial["trial_id"] for trial in manifest["trials"] if trial["state"] != "done" and not _is_probe(trial)}
+    trials = {
+        trial["trial_id"]
+        for trial in manifest["trials"]
+        if trial["state"] != TrialState.DONE and not _is_probe(trial)
+    }
     return trials | {search["trial_id"] for search in manifest.get("searches", ()) if search["verdict"] is None}
 
 
@@ -86,18 +91,18 @@ def _play(
     matrix, pools = plan(config), load_pools(config.payloads, config.seed, Path(manifest["config_folder"]))
     _same(rundir, manifest, matrix, pools)
     rest = replace(matrix, trials=tuple(trial for trial in matrix.trials if trial.trial_id in wanted))
-    aside = f"sitting-{len(manifest.get('resumed_utc', ()))}"
-    for trial in [trial for trial in manifest["trials"] if trial["state"] != "done"]:
+    aside = f"{SITTING}{len(manifest.get('resumed_utc', ()))}"
+    for trial in [trial for trial in manifest["trials"] if trial["state"] != TrialState.DONE]:
         rundir.set_aside(trial, aside)
         if _is_probe(trial):
             manifest["trials"].remove(trial)
         else:
             trial.update(manifests.unplayed())
-    manifest |= {"state": "running", "finished_utc": None}
+    manifest |= {"state": RunState.RUNNING, "finished_utc": None}
     manifest["resumed_utc"] = [*manifest.get("resumed_utc", ()), manifests.utc()]
     conductor = Conductor(config, rest, pools, rundir, screen, manifest)
     conductor.record()
-    done = sum(trial["state"] == "done" for trial in manifest["trials"])
+    done = sum(trial["state"] == TrialState.DONE for trial in manifest["trials"])
     screen.say(f"resuming {manifest['run_id']}: {done} trials are done, {len(rest.trials)} are left")
     carry_out(conductor, address, selftest=selftest, to=to)
 
@@ -108,7 +113,7 @@ def _close(rundir: RunDir, manifest: dict[str, Any]) -> None:
         if rundir.spool(trial["trial_id"]):
             rundir.write_part(trial, rundir.requests(trial))
     status.write(rundir.path, None)
-    manifest |= {"state": "done", "finished_utc": manifests.utc()}
+    manifest |= {"state": RunState.DONE, "finished_utc": manifests.utc()}
     manifest["resumed_utc"] = [*manifest.get("resumed_utc", ()), manifests.utc()]
     rundir.write_manifest(manifest)
 

@@ -24,7 +24,7 @@ from raybench.cluster.shipping import Shipping
 from raybench.config import Config
 from raybench.datasets import load_pools
 from raybench.endpoints.holding import let_go, note_held
-from raybench.errors import InterruptedRunError, RaybenchError, StorageError
+from raybench.errors import InputError, InterruptedRunError, RaybenchError, StorageError
 from raybench.load.search import Search
 from raybench.muster import Muster
 from raybench.payloads.pool import Pool
@@ -32,9 +32,10 @@ from raybench.plan import Plan, Trial, plan
 from raybench.prices import cost_usd
 from raybench.publish import publish
 from raybench.report import build
-from raybench.rundir import RunDir
+from raybench.rundir import OWN, TRUTH, RunDir
 from raybench.simulator.process import Simulated
 from raybench.specs import DeployedEndpoint, Experiment
+from raybench.states import RunState, TrialState
 from raybench.watching import first_failure, interruptible, terminable, watch
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ def run(
     it is one of what there is, InvalidRunError if a trial cannot be trusted, and CriteriaMissedError with `enforce`;
     StorageError at once if S3 takes nothing.
     """
+    if config.file and config.file.name in OWN:
+        problem = "a run directory, which gets a copy of the config, has a file of its own by that name"
+        raise InputError(problem, where=str(config.file), allowed="another name, such as config.yaml")
     matrix = plan(config)
     folder = config.file.parent if config.file else Path()
     pools = load_pools(config.payloads, config.seed, folder)
@@ -90,8 +94,8 @@ def _carry_out(conductor: "Conductor", address: str, *, selftest: bool) -> None:
     try:
         conductor.conduct(address, selftest=selftest)
     except RaybenchError:
-        if conductor.manifest["state"] == "running":
-            conductor.finish("failed")
+        if conductor.manifest["state"] == RunState.RUNNING:
+            conductor.finish(RunState.FAILED)
         raise
     except KeyboardInterrupt:
         raise _stopped(conductor) from None
@@ -101,7 +105,7 @@ def _carry_out(conductor: "Conductor", address: str, *, selftest: bool) -> None:
 
 def _stopped(conductor: "Conductor") -> InterruptedRunError:
     """Ends a run that is not waited for, and says what can be done with it."""
-    conductor.finish("interrupted")
+    conductor.finish(RunState.INTERRUPTED)
     path = conductor.rundir.path
     after = f"`raybench report {path}` makes a report of what was measured, `raybench resume {path}` goes on"
     return InterruptedRunError(f"stopped at once: {after}")
@@ -127,7 +131,9 @@ class Conductor:
         self.manifest = manifest or manifests.begin(config, matrix, pools, rundir.path.name)
         self._trials = {trial["trial_id"]: trial for trial in self.manifest["trials"]}
         self._experiments = {experiment["name"]: experiment for experiment in self.manifest["experiments"]}
-        self._played = [rundir.requests(trial) for trial in self.manifest["trials"] if trial["state"] == "done"]
+        self._played = [
+            rundir.requests(trial) for trial in self.manifest["trials"] if trial["state"] == TrialState.DONE
+        ]
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._crews: list[Crew] = []
@@ -158,7 +164,8 @@ class Conductor:
                     self.screen.say("reducing the rows")
                     keep = self.rundir.write_part if self._alone else _is_kept
                     findings = reduce.reduced(self._played, self.manifest, keep)
-                    self.finish("failed" if failure else "interrupted" if self._stopping.is_set() else "done")
+                    ended = RunState.INTERRUPTED if self._stopping.is_set() else RunState.DONE
+                    self.finish(RunState.FAILED if failure else ended)
                     written = beside.submit(publish, self.rundir, self.manifest, findings)  # while Ray ends
                 deserved = written.result()
         except RaybenchError as later:
@@ -168,7 +175,7 @@ class Conductor:
     def _start(self, address: str, stack: ExitStack, *, selftest: bool) -> Simulated | None:
         """Has the load actors ready; Ray starts while endpoints are checked and the report's tools load."""
         muster = Muster(self.config, self.plan, self.pools, self.rundir.path, self.manifest, self.screen)
-        resumed, truth = len(self.manifest["resumed_utc"]), self.rundir.path / "truth.jsonl"
+        resumed, truth = len(self.manifest["resumed_utc"]), self.rundir.path / TRUTH
 
         def checked() -> Simulated | None:
             simulator = stack.enter_context(targets.simulator(self.config, truth, resumed))
@@ -262,7 +269,7 @@ class Conductor:
                 watch(batch)
 
         noted = self._trials[trial.trial_id]
-        noted["state"], noted["started_s"] = "partial", round(time.monotonic() - self._began_s, 3)
+        noted["state"], noted["started_s"] = TrialState.PARTIAL, round(time.monotonic() - self._began_s, 3)
         noted["sitting"] = len(self.manifest["resumed_utc"])
         ceiling = self._experiments[trial.experiment].get("ceiling")
         noted["crew"] = {"actors": len(crew.posts), "ceiling": ceiling}  # a resume may have others
@@ -274,7 +281,7 @@ class Conductor:
         if not self._alone:  # the spools are on the workers, and a worker may go
             self.rundir.write_part(noted, rows)
         if whole:
-            noted["state"] = "done"
+            noted["state"] = TrialState.DONE
         self._played.append(rows)
         self.screen.end(trial, rows)
         if played.failure:
@@ -285,7 +292,7 @@ class Conductor:
         """What the instances of each experiment cost together."""
         return {one.name: one.usd_per_hour for one in self.config.experiments}
 
-    def finish(self, state: str) -> None:
+    def finish(self, state: RunState) -> None:
         """Says in run.json how the run ended."""
         self.manifest |= {"state": state, "finished_utc": manifests.utc()}
         self.record()

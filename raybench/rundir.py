@@ -24,7 +24,22 @@ from raybench.errors import InputError, StorageError
 from raybench.rows import REQUESTS, Row, requests_table, row_from_values
 
 PARTITIONS = ("experiment", "payload", "load")
-MANIFEST = "what a raybench run says of itself, in JSON"
+MANIFEST, LIVE = "run.json", "live.json"
+"""What was asked for and how far it got; and what is being measured just now."""
+
+TRIALS_TABLE, PAGE, MARKDOWN = "trials.parquet", "report.html", "report.md"
+"""What is made of the rows."""
+
+TRUTH = "truth.jsonl"
+"""What a simulator did, by its own clock; it stays where it was written."""
+
+OWN = (MANIFEST, LIVE, TRIALS_TABLE, PAGE, MARKDOWN, TRUTH)
+"""The files that a copy of the config must not lie over."""
+
+SITTING = "sitting-"
+"""How the name of what belongs to a sitting begins; its number follows, 0 for the run's first."""
+
+_SAID = "what a raybench run says of itself, in JSON"
 
 
 def spool_suffix(sitting: int) -> str:
@@ -112,23 +127,23 @@ class RunDir:
     @classmethod
     def open(cls, path: Path) -> "RunDir":
         """An existing run directory; InputError if there is no run.json in it."""
-        if not (path / "run.json").is_file():
-            raise InputError("no run.json here", where=str(path), allowed="the directory of a raybench run")
+        if not (path / MANIFEST).is_file():
+            raise InputError(f"no {MANIFEST} here", where=str(path), allowed="the directory of a raybench run")
         return cls(path)
 
     def manifest(self) -> dict[str, Any]:
         """run.json as it stands; InputError if it cannot be read."""
-        path = self.path / "run.json"
+        path = self.path / MANIFEST
         try:
             manifest: object = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
-            raise InputError(f"cannot be read: {error}", where=str(path), allowed=MANIFEST) from None
+            raise InputError(f"cannot be read: {error}", where=str(path), allowed=_SAID) from None
         if not isinstance(manifest, dict):
-            raise InputError("is no object", where=str(path), allowed=MANIFEST)
+            raise InputError("is no object", where=str(path), allowed=_SAID)
         return manifest
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        self.write("run.json", json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        self.write(MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
     def write(self, name: str, data: bytes) -> Path:
         """Writes a file of the run whole or not at all."""

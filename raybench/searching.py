@@ -14,12 +14,12 @@ from raybench.analysis import validity
 from raybench.analysis.columns import Valid
 from raybench.analysis.metrics import Requests
 from raybench.analysis.reduce import reduce_trial
-from raybench.analysis.searched import FAULTS
 from raybench.clock import NS_PER_S, Clock, monotonic_ns
 from raybench.cluster.search import Play, PlayedProbe, Searched, Seen, play_search
 from raybench.cluster.search_text import sentence
 from raybench.load.search import Search
 from raybench.plan import Trial
+from raybench.states import TrialState
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class _Playing:
     def past(self, one: Trial) -> pa.Table | None:
         """The rows of a probe that was played to its end before."""
         noted = self.stage.trials.get(one.trial_id)
-        return self.stage.rows_of(noted) if noted and noted["state"] == "done" else None
+        return self.stage.rows_of(noted) if noted and noted["state"] == TrialState.DONE else None
 
     def distrust(self, one: Trial, rows: pa.Table) -> str | None:
         """The first fault of the measurement, if it makes the probe INVALID."""
@@ -103,7 +103,7 @@ class _Playing:
         row = reduce_trial(rows, self.stage.trials[one.trial_id], manifest).trials.to_pylist()[0]
         _, reasons = validity.verdict(row, manifest["criteria"])
         invalid = (reason.code for reason in reasons if reason.makes is Valid.INVALID)
-        return next((code for code in invalid if code in FAULTS), None)
+        return next((code for code in invalid if code in validity.FAULTS), None)
 
     def told(self, played: PlayedProbe) -> None:
         """Says how a probe went, and keeps it."""

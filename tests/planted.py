@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raybench.cluster.submit import FRAME, unpack
+from raybench.cluster.frames import FRAME, unpack
 
 
 @dataclass(frozen=True)

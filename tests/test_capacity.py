@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from raybench.analysis.capacity import Held, need, spent
+from raybench.analysis.capacity import need
+from raybench.analysis.spent import Held, spent
 from raybench.analysis.spoken import percent, seconds, times, usd
 
 ROW: dict[str, Any] = {"transactions_per_minute": 100.0, "instance_count": 1, "price_per_hour": 10.0}

@@ -13,7 +13,7 @@ import pytest
 from made import row, setting, table, trial
 from typer.testing import CliRunner
 
-from raybench import comparing
+from raybench import comparing, comparing_text
 from raybench.analysis import reduce
 from raybench.analysis.change import Call, Change
 from raybench.analysis.columns import TRIALS
@@ -124,7 +124,7 @@ def test_twenty_per_cent_more_latency_is_worse_in_latency_rate_and_cost(runs: Pa
     calls = {change.metric: change.call for _, change in found.called()}
     assert [calls[metric] for metric in (*NUMBERS, "latency_p95", "ttft_p95")] == [Call.WORSE] * 5
     assert change(found).ratio.value == pytest.approx(1.2, rel=0.02)
-    assert comparing.text(found).startswith("Worse in 5 of 6 comparisons: most of all the p95 ")
+    assert comparing_text.text(found).startswith("Worse in 5 of 6 comparisons: most of all the p95 ")
 
 
 def test_the_other_way_round_it_is_better(runs: Path, tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_what_cannot_be_trusted_is_never_called(known: dict[str, Any], said: str
     found = compare(run(near(1.0)), run(near(9.0, **known)))
     assert found.called() == []
     assert found.pairs[0].uncalled == said
-    assert said in comparing.text(found)
+    assert said in comparing_text.text(found)
 
 
 def test_one_invalid_repeat_keeps_its_cell_from_being_called() -> None:
@@ -304,7 +304,7 @@ def test_what_is_not_comparable_is_refused_or_compared_under_protest(what: str) 
     assert change(found).call is Call.WORSE
     assert "These runs are not comparable." in pages.markdown(found)
     assert "These runs are not comparable." in pages.page(found)
-    assert "These runs are not comparable." in comparing.text(found)
+    assert "These runs are not comparable." in comparing_text.text(found)
 
 
 def test_an_open_and_a_closed_trial_are_not_compared() -> None:
@@ -421,13 +421,13 @@ def hostile() -> Comparison:
 
 def test_hostile_names_are_text_in_every_form() -> None:
     found = hostile()
-    said, marked = comparing.text(found), pages.markdown(found)
-    for text in (said, marked, comparing.as_json(found)):
+    said, marked = comparing_text.text(found), pages.markdown(found)
+    for text in (said, marked, comparing_text.as_json(found)):
         assert not re.search("[\x00-\x09\x0b-\x1f\u2028\u2029\u202e]", text)
     assert "<script" not in marked
     assert "<img" not in marked
     assert all(line.count("|") - line.count("\\|") in (0, 3, 4, 5, 6) for line in marked.splitlines())
-    assert json.loads(comparing.as_json(found))["cells"][0]["experiment"] == SCRIPT
+    assert json.loads(comparing_text.as_json(found))["cells"][0]["experiment"] == SCRIPT
 
 
 def test_a_refusal_shows_names_harmlessly() -> None:

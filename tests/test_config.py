@@ -240,6 +240,10 @@ EDITS: dict[str, tuple[str, str, str]] = {
     "no concurrency": ("[1, 8]", "[]", "16: loads[0].concurrency: an empty list is not allowed; at least one"),
     "endless concurrency": ("[1, 8]", f"{[1] * 1001}", "16: loads[0].concurrency: a list of 1001 is not allowed; at"),
     "21 twice": ("[1, 8]", "[8, 8]", "16: loads[0].concurrency[1]: 8 is given twice; each value once"),
+    "ramp too steep": (
+        "closed\n    concurrency: [1, 8]", "ramp\n    from: 0\n    to: 9\n    over: 0.0000001ms",
+        "18: loads[0].over: 1e-10 is not allowed; at least 0.000000001",
+    ),
     "rate too low": (
         "closed\n    concurrency: [1, 8]", "poisson\n    rate: 0.000001",
         "16: loads[0].rate: 1e-06 is not allowed; at least 0.00001",

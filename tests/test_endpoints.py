@@ -31,7 +31,7 @@ from raybench.endpoints.ledger import KINDS, Entry, Kind, Ledger
 from raybench.endpoints.lifecycle import EXPIRES_TAG, RUN_TAG, Deployment, Doomed, Life, endpoint_name
 from raybench.errors import EndpointError, InputError, InterruptedRunError, StorageError
 from raybench.plan import Trial, plan
-from raybench.report.capacity import run_cost
+from raybench.report import spent
 from raybench.report.page import page
 from raybench.report.view import look
 from raybench.rows import REQUESTS
@@ -719,7 +719,7 @@ def test_deploying_and_idling_are_counted_once_each_and_the_report_says_what_the
     told = {key: first[key] for key in ("deploy_s", "idle_s", "price_per_hour", "instance_count")}
     manifest["experiments"][0] |= told
     answer = decide(findings.trials, manifest["criteria"], manifest["report"]["payload"])
-    costs = {one.what: (one.seconds, one.usd) for one in run_cost(look(findings, answer, manifest))}
+    costs = {one.what: (one.seconds, one.usd) for one in spent.lines(look(findings, answer, manifest))}
     assert costs["deploying"] == (20.0, 40.72 * 20.0 / 3600)
     assert costs["idle"] == (60.0, 40.72 * 60.0 / 3600)
     assert "under load, $0.226 deploying and $0.679 idle" in page(findings, answer, manifest)

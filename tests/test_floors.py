@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "raybench"
 
 FLOORS = [
-    ["errors", "rows", "counting", "clock", "prices"],
+    ["errors", "rows", "states", "counting", "clock", "prices"],
     [
         *("virtual", "load", "client", "payloads", "rundir", "s3", "signals", "analysis.columns", "analysis.metrics"),
         "analysis.stats",
@@ -28,7 +28,7 @@ FLOORS = [
     ["searching", "publish", "sizing", "practice", "watching", "selftest_text"],
     ["muster"],
     ["run", "rehearsal", "starter", "comparing", "fetching"],
-    ["rehearsal_text", "resume"],
+    ["rehearsal_text", "comparing_text", "resume"],
     ["cli"],
     ["__main__"],
 ]

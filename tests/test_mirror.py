@@ -14,10 +14,9 @@ import pytest
 from buckets import DiedError, MemoryStore, refusal
 from made import row
 
-from raybench import mirror
 from raybench.errors import InputError, StorageError
 from raybench.mirror import Mirror, Sittings, fetch, glimpse
-from raybench.rundir import RunDir, Segment
+from raybench.rundir import MANIFEST, RunDir, Segment
 
 TRIALS, ACTORS, ROWS = ("e~p~one", "e~p~two", "e~p~three"), ("e-0", "e-1"), 24
 Key = tuple[str, str]
@@ -157,7 +156,7 @@ def test_head_death_at_any_write_loses_no_row_that_was_shipped(seed: int, tmp_pa
         promised += live_until_death(world, store, random.randrange(2, 40), stopped=random.random() < 0.4)
         written += world.written
         path = tmp_path / f"{death + 1}"
-        if mirror.MANIFEST not in store.objects:
+        if MANIFEST not in store.objects:
             assert not promised
             return
         fetch(store, path)

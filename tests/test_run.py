@@ -181,6 +181,17 @@ def test_a_full_disk_stops_the_load_with_one_line_and_leaves_whole_rows(tmp_path
     assert {row["outcome"] for row in rows} == {"ok"}
 
 
+def test_a_config_named_as_a_file_of_the_run_directory_is_exit_2_and_nothing_is_made(tmp_path: Path) -> None:
+    named = config(tmp_path).rename(tmp_path / "run.json")
+    code, _, err = finish(start("run", named, "--out", tmp_path / "out"))
+    assert code == 2
+    assert err.strip() == (
+        f"raybench: {named}: a run directory, which gets a copy of the config, has a file of its own by that name; "
+        "another name, such as config.yaml"
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_taken_directory_is_exit_2_and_untouched(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "file").write_text("mine")

@@ -25,7 +25,7 @@ from planted import Planted
 from simulated import Keys, simulator
 from test_submit import PORTS, UNSET, ended, free_ports, wait_for_jobs
 
-from raybench.cluster.submit import ship
+from raybench.cluster.frames import ship
 
 NAMES = (
     *("session_token", "other_secret_key", "other_session_token", "default_secret_key", "netrc", "dotenv"),

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raybench.errors import InputError
+from raybench.simulator.dialects import VOICES
 from raybench.simulator.engine import Agenda, PrefixCache, engine
-from raybench.simulator.profiles import PROFILES, Batching, Fixed, Profile, profile
+from raybench.simulator.profiles import DIALECTS, PROFILES, Batching, Fixed, Profile, profile
 from raybench.virtual import VirtualLoop, run_virtually
 
 
@@ -274,6 +275,10 @@ def test_profiles_are_found_by_name_and_changed_by_key() -> None:
         profile("nope")
     with pytest.raises(InputError, match=r"fixed\.tokenz: unknown key; .*tokens"):
         profile("fixed", tokenz=3)
+
+
+def test_a_profile_may_speak_every_dialect_that_there_is_a_voice_for() -> None:
+    assert set(DIALECTS) == set(VOICES)
 
 
 @pytest.mark.parametrize(

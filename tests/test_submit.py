@@ -26,7 +26,8 @@ from typer.testing import CliRunner
 from waiting import until
 
 from raybench.cli import app
-from raybench.cluster.submit import FRAME, _submit, pack, ship, unpack
+from raybench.cluster.frames import FRAME, ship, unpack
+from raybench.cluster.submit import _submit, pack
 from raybench.config import load_config
 from raybench.errors import InfrastructureError, InputError
 from raybench.rundir import RunDir

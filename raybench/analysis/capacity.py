@@ -1,11 +1,9 @@
-"""What it takes to serve a demand: whole copies of a setting, their instances and dollars; and what the run cost."""
+"""What it takes to serve a demand: whole copies of a setting, their instances and dollars."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from raybench.prices import cost_usd
 
 HEADROOM = 0.2
 """The share of a copy's measured throughput that is kept free: demand comes unevenly, and a full queue only grows."""
@@ -32,24 +30,3 @@ def need(row: Mapping[str, Any], demand: float) -> Supply | None:
     copies = max(1, math.ceil(demand / (served * (1 - HEADROOM))))
     instances, price = copies * (row["instance_count"] or 1), row["price_per_hour"]
     return Supply(demand, instances, None if price is None else instances * price * MONTH_H)
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What an endpoint cost while it was held for something."""
-
-    seconds: float
-    usd: float | None
-
-
-def spent(experiment: Mapping[str, Any]) -> dict[str, Held]:
-    """What an experiment of run.json cost: under load, and deploying and idle where it says how long those took."""
-    price, number = experiment["price_per_hour"], experiment["instance_count"] or 1
-    found = {}
-    if experiment["duration_s"] is not None:
-        found["load"] = Held(experiment["duration_s"], experiment["cost_usd"])
-    for what in ("deploy", "idle"):
-        seconds = experiment.get(f"{what}_s")
-        if seconds is not None:
-            found[what] = Held(seconds, cost_usd(None if price is None else price * number, seconds))
-    return found

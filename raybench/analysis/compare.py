@@ -12,6 +12,7 @@ from raybench.analysis.comparable import Difference, Key, differences, key_of, r
 from raybench.analysis.metrics import Facts
 from raybench.analysis.standing import Setting, settings
 from raybench.errors import InputError
+from raybench.states import TrialState
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ def _pair(ours: Sequence[Facts], theirs: Sequence[Facts]) -> Pair:
 
 def _uncalled(setting: Setting, side: str) -> str:
     """Why numbers of a setting cannot be called at all."""
-    if not setting.played or setting.row["state"] != "done":
+    if not setting.played or setting.row["state"] != TrialState.DONE:
         return f"not {'finished' if setting.played else 'played'} in the {side}"
     if setting.row["valid"] == Valid.INVALID:
         return f"INVALID in the {side} ({', '.join(setting.row.get('reasons') or ()) or 'no reason given'})"

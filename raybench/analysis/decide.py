@@ -18,6 +18,7 @@ from raybench.analysis.spoken import (
     usd,
 )
 from raybench.analysis.standing import Setting, State, settings
+from raybench.states import TrialState
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ def _sentences(
         yield (Phrase("Nothing was measured.", True),)
     for setting in cheaper:
         why = listed(list(setting.row.get("reasons") or ())) or str(setting.row.get("state"))
-        verdict = setting.row.get("valid") if setting.row.get("state", "done") == "done" else "not finished"
+        verdict = setting.row["valid"] if setting.row["state"] == TrialState.DONE else "not finished"
         price = "" if setting.usd.value is None else f" at ${usd(setting.usd.value)} per 10k"
         yield (*_named(setting), Phrase(f" would pass{price}, but its trial is {verdict} ({why})."))
 

@@ -12,6 +12,7 @@ from raybench.analysis.metrics import Facts, Mask, Requests, Window, offered
 from raybench.clock import NS_PER_S
 from raybench.counting import Source
 from raybench.rows import Outcome
+from raybench.states import TrialState
 
 DRIFT = 0.1
 """How much latency may change within the window, as a share of its mean."""
@@ -86,7 +87,7 @@ def _missing(rows: Requests, trial: Facts, stood: int) -> int:
     """Gaps in `seq`, which actor i of n counts i, i + n, ...; rows taken but not here; requests never planned."""
     noted, (_, asked) = trial.get("rows"), offered(trial)
     absent = 0 if noted is None else max(0, noted - len(rows.order))
-    if asked and trial.get("state", "done") == "done":
+    if asked and trial.get("state", TrialState.DONE) == TrialState.DONE:
         absent = max(absent, asked - int(rows.measured.sum()))
     if not len(rows.order):
         return absent

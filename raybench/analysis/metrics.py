@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from raybench.analysis.columns import DURATIONS
 from raybench.clock import NS_PER_S
 from raybench.rows import Outcome, Phase
+from raybench.states import TrialState
 
 if TYPE_CHECKING:
     from raybench.analysis.stats import Values  # scipy, which a load actor has no use for
@@ -99,7 +100,7 @@ def window(rows: Requests, trial: Facts) -> Window | None:
     """
     start_ns, (lasts_s, _) = trial["warmup_s"] * NS_PER_S, offered(trial)
     until_ns = math.inf if lasts_s is None else start_ns + lasts_s * NS_PER_S
-    if lasts_s is not None and trial.get("state", "done") == "done" and len(rows.end_ns):
+    if lasts_s is not None and trial.get("state", TrialState.DONE) == TrialState.DONE and len(rows.end_ns):
         return Window(start_ns, until_ns)
     counts = ~np.isnan(rows.end_ns) & (rows.measured | (lasts_s is not None))
     if not counts.any():

@@ -10,6 +10,7 @@ from raybench.analysis import stats
 from raybench.analysis.columns import CERTIFIED, PARTS, QUANTILES, RATES, SPREADS, Valid
 from raybench.analysis.metrics import Facts
 from raybench.counting import Source
+from raybench.states import TrialState
 
 Rule = Callable[[Sequence[Any]], Any]
 """What the values of a column, one a repeat, are together."""
@@ -81,7 +82,7 @@ def _worst(verdicts: Sequence[str]) -> str:
 
 
 def _state(states: Sequence[str]) -> str:
-    return states[0] if len(set(states)) == 1 else "partial"
+    return states[0] if len(set(states)) == 1 else TrialState.PARTIAL
 
 
 def _ruled(rule: Rule, *names: str) -> Mapping[str, Rule]:

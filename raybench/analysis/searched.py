@@ -9,9 +9,7 @@ import pyarrow.compute as pc
 
 from raybench.analysis.decide import Decision, Phrase, decide
 from raybench.analysis.reduce import Findings
-
-FAULTS = ("client_lag", "late_starts", "lost_rows", "stamp_disorder", "token_mismatch")
-"""What makes a probe worthless; that it overloads the endpoint does not: overload is what is searched for."""
+from raybench.analysis.validity import FAULTS
 
 
 def counted(findings: Findings, manifest: Mapping[str, Any]) -> Findings:

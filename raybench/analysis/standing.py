@@ -10,6 +10,7 @@ from raybench.analysis import stats
 from raybench.analysis.columns import PRICE, Valid, criterion_column, criterion_unit
 from raybench.analysis.metrics import Facts
 from raybench.analysis.pooled import pooled
+from raybench.states import TrialState
 
 
 class Standing(StrEnum):
@@ -95,7 +96,7 @@ class Setting:
     @property
     def counts(self) -> bool:
         """Whether it may be decided by: its trials were played whole and are VALID."""
-        return bool(self.row["state"] == "done" and self.row["valid"] == Valid.VALID)
+        return bool(self.row["state"] == TrialState.DONE and self.row["valid"] == Valid.VALID)
 
     @property
     def missed(self) -> tuple[State, ...]:

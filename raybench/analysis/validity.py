@@ -42,6 +42,12 @@ CONNECTIONS = 0.05
 FASTER = 0.9
 """How fast a prompt may be answered the second time, over the first; faster is a cache (MLPerf's TEST04)."""
 
+LATE = ("client_lag", "late_starts")
+"""Codes of what says that the load generator did not keep up."""
+
+FAULTS = (*LATE, "lost_rows", "stamp_disorder", "token_mismatch")
+"""Codes of what makes a probe worthless; overloading the endpoint does not: overload is what is searched for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:

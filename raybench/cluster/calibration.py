@@ -23,6 +23,7 @@ from raybench.client.target import Target
 from raybench.clock import NS_PER_S
 from raybench.cluster.actor import LoadActor, Share
 from raybench.cluster.part import Post
+from raybench.counting import Source
 from raybench.load.arrivals import Constant
 from raybench.payloads.synthetic import WORDS
 from raybench.plan import Trial
@@ -172,7 +173,7 @@ class Calibration:
         self._actor = LoadActor(Post(NAME, 0, 1, target, {}, folder))
         self._stack.callback(self._actor.close)
         text = " ".join((WORDS * (PROMPT_WORDS // len(WORDS) + 1))[:PROMPT_WORDS])
-        self._actor.arm(NAME, [Prompt(f"{n} {text}", PROMPT_WORDS, "estimate") for n in range(PROMPTS)])
+        self._actor.arm(NAME, [Prompt(f"{n} {text}", PROMPT_WORDS, Source.ESTIMATE) for n in range(PROMPTS)])
         self._read = self._played = 0
 
     def play(self, rung: Rung) -> Figures:

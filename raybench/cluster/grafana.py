@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from raybench.cluster.metrics import HISTOGRAMS, IN_FLIGHT, REQUESTS, TOKENS
+from raybench.cluster.metrics import IN_FLIGHT, REQUESTS, TOKENS, histogram, means
 
 COLUMNS, WIDTH, HEIGHT = 2, 12, 8
 CHOSEN = 'experiment=~"$experiment", payload=~"$payload", load=~"$load"'
@@ -43,10 +43,10 @@ def _panels() -> Sequence[tuple[str, str, str, Sequence[Query]]]:
             [(f"({failed} or 0 * {requests}) / {requests}", _ONE)],
         ),
         ("Output tokens per second", TOKENS.means, "short", [(_sum(_rate(TOKENS.exported), "experiment"), _ONE)]),
-        *((title, HISTOGRAMS[name][0], "s", _percentiles(name)) for name, title in _TITLES.items()),
+        *((title, means(name), "s", _percentiles(name)) for name, title in _TITLES.items()),
         (
             "Lateness by actor",
-            "p99 of sent - planned; what is late here is the load generator's fault",
+            f"p99 of {means('lateness')}; what is late here is the load generator's fault",
             "s",
             [(_quantile("lateness", 0.99, "actor"), "{{actor}}")],
         ),
@@ -70,7 +70,8 @@ def _sum(of: str, by: str) -> str:
 
 
 def _quantile(name: str, q: float, by: str) -> str:
-    return f"histogram_quantile({q:g}, {_sum(_rate(f'ray_raybench_{name}_seconds_bucket'), f'{by}, le')})"
+    bucket, _, _ = histogram(name)
+    return f"histogram_quantile({q:g}, {_sum(_rate(bucket.exported), f'{by}, le')})"
 
 
 def _percentiles(name: str) -> list[Query]:

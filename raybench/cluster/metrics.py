@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from raybench.analysis.columns import DURATIONS
 from raybench.analysis.metrics import Requests
 
 EVERY_S = 1.0
@@ -20,12 +21,8 @@ WHOSE = ("experiment", "payload", "load", "actor")
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0, 120.0)
 LATE_SECONDS = (0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 1.0, 10.0)
-HISTOGRAMS = {
-    "ttft": ("first token - planned, ok requests", SECONDS),
-    "latency": ("last byte - planned, ok requests", SECONDS),
-    "lateness": ("sent - planned: the load generator's own delay", LATE_SECONDS),
-}
-"""Durations of `analysis.metrics` in seconds: what they are, and the upper bounds of their buckets."""
+HISTOGRAMS = {"ttft": SECONDS, "latency": SECONDS, "lateness": LATE_SECONDS}
+"""Durations of `analysis.columns` in seconds, of ok requests but for lateness: the upper bounds of their buckets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +40,18 @@ class Instrument:
         return f"ray_{self.name}_total" if self.kind == "counter" else f"ray_{self.name}"
 
 
-def _histogram(name: str) -> tuple[Instrument, Instrument, Instrument]:
-    whole, means = f"raybench_{name}_seconds", HISTOGRAMS[name][0]
+def means(name: str) -> str:
+    """What a histogram is of, in words."""
+    return DURATIONS[name].means + ("" if name == "lateness" else ", ok requests")
+
+
+def histogram(name: str) -> tuple[Instrument, Instrument, Instrument]:
+    """The three that Prometheus reads as one: how many are at most each bound, how many there are, and their sum."""
+    whole, of = f"raybench_{name}_seconds", means(name)
     return (
-        Instrument("gauge", f"{whole}_bucket", f"requests at most `le` seconds: {means}", (*WHOSE, "le")),
-        Instrument("gauge", f"{whole}_count", f"requests: {means}"),
-        Instrument("gauge", f"{whole}_sum", f"seconds in all: {means}"),
+        Instrument("gauge", f"{whole}_bucket", f"requests at most `le` seconds: {of}", (*WHOSE, "le")),
+        Instrument("gauge", f"{whole}_count", f"requests: {of}"),
+        Instrument("gauge", f"{whole}_sum", f"seconds in all: {of}"),
     )
 
 
@@ -57,7 +60,7 @@ REQUESTS = Instrument(
     "counter", "raybench_requests", "requests that ended, by outcome and phase", (*WHOSE, "outcome", "phase")
 )
 TOKENS = Instrument("counter", "raybench_completion_tokens", "tokens of ok replies")
-INSTRUMENTS = (IN_FLIGHT, REQUESTS, TOKENS, *(part for name in HISTOGRAMS for part in _histogram(name)))
+INSTRUMENTS = (IN_FLIGHT, REQUESTS, TOKENS, *(part for name in HISTOGRAMS for part in histogram(name)))
 
 
 class Totals:
@@ -99,7 +102,7 @@ class Meter:
     def begin(self, experiment: str, payload: str, load: str) -> None:
         """The rows that come now are of this trial."""
         self._whose = {"experiment": experiment, "payload": payload, "load": load, "actor": self.actor}
-        self._totals = {name: Totals(bounds) for name, (_, bounds) in HISTOGRAMS.items()}
+        self._totals = {name: Totals(bounds) for name, bounds in HISTOGRAMS.items()}
 
     def seen(self, batch: pa.Table, in_flight: int, now_s: float, *, last: bool = False) -> None:
         """Takes a batch; tells Ray if the last time was a second ago, or if this was the trial's `last`."""
@@ -129,7 +132,7 @@ class Meter:
             totals.add(seconds[name] if name == "lateness" else seconds[name][found.ok])
 
     def _tell_histogram(self, name: str, totals: Totals) -> None:
-        bucket, count, total = (self._told[part.name] for part in _histogram(name))
+        bucket, count, total = (self._told[part.name] for part in histogram(name))
         for bound, number in totals.by_bound().items():
             bucket.set(number, {**self._whose, "le": bound})
         count.set(int(totals.within[-1]), self._whose)

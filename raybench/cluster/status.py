@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.text import Text
 
 from raybench.cluster.view import clock, view
-from raybench.rundir import RunDir
+from raybench.rundir import LIVE, PAGE, RunDir
+from raybench.states import RunState
 
-LIVE = "live.json"
 STALE_S = 5.0
 """`live.json` is written every second; older than this, it says what was."""
 
@@ -44,7 +44,7 @@ def status(run_dir: Path) -> dict[str, Any]:
     `state` is that of run.json, or `dead` if the process that measured is gone. InputError if there is no run.
     """
     manifest = RunDir.open(run_dir).manifest()
-    live = _live(run_dir) if manifest["state"] == "running" else None
+    live = _live(run_dir) if manifest["state"] == RunState.RUNNING else None
     return {
         "run_dir": str(run_dir),
         "name": manifest["name"],
@@ -52,7 +52,7 @@ def status(run_dir: Path) -> dict[str, Any]:
         "started_utc": manifest["started_utc"],
         "finished_utc": manifest["finished_utc"],
         "trials": dict(Counter(trial["state"] for trial in manifest["trials"])),
-        "report": (run_dir / "report.html").is_file(),
+        "report": (run_dir / PAGE).is_file(),
         "live_s_ago": max(0.0, time.time() - live["written_s"]) if live else None,
         "live": live,
     }
@@ -72,10 +72,10 @@ def text(found: Mapping[str, Any]) -> Text:
         if ago_s > STALE_S or found["state"] == "dead":
             lines.append(Text(f"these figures are {clock(ago_s)} old", "red"))
         lines.append(view(found["live"]))
-    elif found["state"] == "running":
+    elif found["state"] == RunState.RUNNING:
         lines.append(Text("not measuring now: starting, or making the report"))
     if found["report"]:
-        lines.append(Text(f"report: {found['run_dir']}/report.html"))
+        lines.append(Text(f"report: {found['run_dir']}/{PAGE}"))
     return Text("\n").join(lines)
 
 

@@ -2,20 +2,17 @@
 
 Everything goes through the Ray Jobs API, so one address and one token are enough. The run directory comes back from
 S3 where the run was told to go there; else, and if S3 did not take all of it, in the job's own log, as framed lines
-that are not shown, so `attach` finds it there long after the job has ended.
+that are not shown (`frames.py`), so `attach` finds it there long after the job has ended.
 """
 
 import asyncio
-import base64
-import io
 import logging
 import os
 import secrets
 import shlex
 import shutil
-import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from raybench.cluster import environment
+from raybench.cluster.frames import FRAME, unpack
 from raybench.cluster.monitor import Screen
 from raybench.config import Config, load_config
-from raybench.errors import ClusterError, InfrastructureError, InputError, InterruptedRunError, RaybenchError
+from raybench.errors import ClusterError, InputError, InterruptedRunError, RaybenchError
 from raybench.mirror import fetch
-from raybench.rundir import free
+from raybench.rundir import PAGE, free
 from raybench.s3 import Prefix, Store, prefix
 
 if TYPE_CHECKING:
@@ -37,8 +35,6 @@ PLACE = "raybench-s3"
 """The job's metadata say under this where in S3 its run directory is."""
 
 ALWAYS = ("--address", "auto", "--ship")
-FRAME = "@@raybench "
-FRAME_BYTES = 3000
 STOP_WAIT_S = 600
 """How long Ray waits between asking a job to stop and killing it: requests in flight, then the report."""
 
@@ -101,43 +97,6 @@ def pack(config: Config, folder: Path) -> Path:
             allowed = "a path relative to the config file, so that it is found on the cluster too"
             raise InputError("is a path of this machine", where=str(config.file), key=str(path), allowed=allowed)
     return entry
-
-
-def ship(run_dir: Path) -> Iterator[str]:
-    """The run directory as lines for a log; a spool that is still there goes along, the truth of a simulator not."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        for path in sorted(run_dir.rglob("*")):
-            if path.is_file() and path.name != "truth.jsonl":
-                tar.add(path, arcname=str(path.relative_to(run_dir)), recursive=False)
-    data = buffer.getvalue()
-    for at in range(0, len(data), FRAME_BYTES):
-        yield FRAME + base64.b64encode(data[at : at + FRAME_BYTES]).decode()
-
-
-def unpack(frames: Iterable[str], out: Path) -> None:
-    """The inverse of `ship`: the run directory at `out`, whole or not at all.
-
-    InfrastructureError if the lines are not whole, or hold anything but files below `out`.
-    """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        fetched = Path(folder, "run")
-        fetched.mkdir()
-        try:
-            data = b"".join(base64.b64decode(frame.removeprefix(FRAME), validate=True) for frame in frames)
-            with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
-                tar.extractall(fetched, filter=_only_files)  # noqa: S202
-        except (ValueError, EOFError, OSError, tarfile.TarError) as error:
-            raise InfrastructureError(f"the run directory did not come back whole: {error}") from None
-        fetched.rename(out)
-
-
-def _only_files(member: tarfile.TarInfo, place: str) -> tarfile.TarInfo:
-    """Refuses what `ship` never sends: links, devices, paths that lead out."""
-    if not member.isfile():
-        raise tarfile.SpecialFileError(member)
-    return tarfile.data_filter(member, place)
 
 
 def _client(address: str) -> "JobSubmissionClient":
@@ -207,8 +166,8 @@ def _bring(frames: list[str], to: Prefix | None, out: Path, screen: Screen) -> N
         screen.say(f"the run directory is in {to} and does not come from here: {error}")
         return
     screen.say(f"fetched the run directory: {out}")
-    if (out / "report.html").is_file():
-        print(f"report: {out / 'report.html'}")
+    if (out / PAGE).is_file():
+        print(f"report: {out / PAGE}")
 
 
 async def _follow(client: "JobSubmissionClient", job: str, screen: Screen) -> list[str]:

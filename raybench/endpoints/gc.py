@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from raybench.endpoints.aws import describe, pages, tags
+from raybench.endpoints.aws import ARN, PARAMETER, describe, pages, tags
 from raybench.endpoints.ledger import KINDS, Kind
 from raybench.endpoints.lifecycle import EXPIRES_TAG, RUN_TAG, Doomed, Life
 
-_LISTS: dict[Kind, tuple[str, str, str, str]] = {
-    "endpoint": ("list_endpoints", "Endpoints", "EndpointName", "EndpointArn"),
-    "endpoint-config": ("list_endpoint_configs", "EndpointConfigs", "EndpointConfigName", "EndpointConfigArn"),
-    "model": ("list_models", "Models", "ModelName", "ModelArn"),
+_LISTS: dict[Kind, tuple[str, str]] = {
+    "endpoint": ("list_endpoints", "Endpoints"),
+    "endpoint-config": ("list_endpoint_configs", "EndpointConfigs"),
+    "model": ("list_models", "Models"),
 }
 _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
@@ -46,7 +46,7 @@ def _of_kind(life: Life, kind: Kind, run: str | None) -> Iterator[Left]:
 
 def _candidates(life: Life, kind: Kind) -> dict[str, str]:
     """ARNs by name: all that the account lists, and what the ledger knows and the listing does not show yet."""
-    operation, key, name, arn = _LISTS[kind]
+    (operation, key), name, arn = _LISTS[kind], PARAMETER[kind], ARN[kind]
     found = {item[name]: item[arn] for item in pages(getattr(life.aws, operation), key)}
     for account, region, of, known in life.ledger.open():
         if (account, region, of) == (life.account, life.region, kind) and known not in found:

@@ -28,6 +28,10 @@ MAX_CONCURRENCY = 100_000
 MAX_THINK_S = 86_400
 MIN_RATE = 1e-5
 MAX_RATE = 1_000_000.0
+MIN_BURSTINESS, MAX_BURSTINESS = 0.01, 1000
+MIN_OVER_S, MAX_OVER_S = 1e-9, 1e6
+MIN_STEPS, MAX_STEPS = 2, 1000
+MIN_SPEED, MAX_SPEED = 1e-3, 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,7 @@ class Gamma(_OneRate):
 
     def __post_init__(self) -> None:
         _rate("rate", self.rate)
-        _within("burstiness", self.burstiness, 0.01, 1000)
+        _within("burstiness", self.burstiness, MIN_BURSTINESS, MAX_BURSTINESS)
         _places(self.max_in_flight)
 
     @property
@@ -165,9 +169,9 @@ class Ramp:
     def __post_init__(self) -> None:
         _within("start_rate", self.start_rate, 0, MAX_RATE)
         _rate("end_rate", self.end_rate)
-        _within("over_s", self.over_s, 1e-9, 1e6)
+        _within("over_s", self.over_s, MIN_OVER_S, MAX_OVER_S)
         if self.steps is not None:
-            _within("steps", self.steps, 2, 1000)
+            _within("steps", self.steps, MIN_STEPS, MAX_STEPS)
         _places(self.max_in_flight)
 
     @property
@@ -208,7 +212,7 @@ class Replay:
     rate: ClassVar[None] = None
 
     def __post_init__(self) -> None:
-        _within("speed", self.speed, 1e-3, 1e6)
+        _within("speed", self.speed, MIN_SPEED, MAX_SPEED)
         if self.slice_s is not None and not 0 <= self.slice_s[0] < self.slice_s[1] < math.inf:
             raise ValueError(f"slice_s is [{self.slice_s[0]}, {self.slice_s[1]}]; from and to with 0 <= from < to")
         _places(self.max_in_flight)

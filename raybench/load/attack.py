@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raybench.clock import NS_PER_S, Clock, sleep_until
+from raybench.counting import Source
 from raybench.rows import Client, Exchange, Outcome, Phase, Request, Row
 
 LOOK_EVERY_NS = NS_PER_S
@@ -227,7 +228,7 @@ class Attack(Generic[R]):
             completion_tokens=x.completion_tokens,
             cached_tokens=x.cached_tokens,
             max_tokens=request.max_tokens,
-            prompt_tokens_source="server" if from_server else prompt.tokens_source,
+            prompt_tokens_source=Source.SERVER if from_server else prompt.tokens_source,
             completion_tokens_source=x.completion_tokens_source,
             finish_reason=x.finish_reason,
             echoed_prompt=x.echoed_prompt,

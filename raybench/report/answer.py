@@ -6,8 +6,10 @@ from markupsafe import Markup
 
 from raybench.analysis.columns import PRICE, Valid
 from raybench.analysis.spoken import listed, seconds, usd
+from raybench.analysis.standing import Standing
 from raybench.report import columns, sentences
-from raybench.report.cells import Cell, NamedExperiment, payload_label
+from raybench.report.cells import Cell
+from raybench.report.naming import NamedExperiment, payload_label
 from raybench.report.text import count, fixed
 from raybench.report.view import View
 
@@ -29,7 +31,7 @@ def sentences_of(view: View) -> list[Said]:
         for place, sentence in enumerate(view.decision.sentences)
     ]
     doubts = (
-        [sentences.missed(state) for state in view.winner.setting.states if state.standing == "unsure"]
+        [sentences.missed(state) for state in view.winner.setting.states if state.standing is Standing.UNSURE]
         if view.winner
         else []
     )
@@ -58,7 +60,7 @@ def _cheapest(view: View) -> dict[str, str]:
     cell = view.winner or view.nearest
     if cell is None:
         return _card("mute", "Cheapest", "–", "No trial can be counted.")
-    doubtful = view.winner is not None and view.limits and cell.standing != "pass"
+    doubtful = view.winner is not None and view.limits and cell.standing is not Standing.PASS
     what = "Cheapest by its best estimate" if doubtful else "Cheapest that meets every criterion"
     name = f"{cell.experiment.label}, {cell.load_text}."
     if not view.winner:
@@ -122,13 +124,13 @@ def ranked(view: View) -> list[tuple[Cell, str]]:
         cell = winner or nearest
         if cell is not None:
             found.append((cell, _why(cell)))
-    order = {"pass": 0, "unsure": 1, "fail": 2, "missing": 3}
-    found.sort(key=lambda pair: (order[pair[0].standing], pair[0].setting.rank))
+    order = [Standing.PASS, Standing.UNSURE, Standing.FAIL, Standing.MISSING]
+    found.sort(key=lambda pair: (order.index(pair[0].standing), pair[0].setting.rank))
     return found
 
 
 def _why(cell: Cell) -> str:
-    if cell.standing in ("fail", "unsure"):
+    if cell.standing in (Standing.FAIL, Standing.UNSURE):
         return ("nearest miss: " if not cell.met else "") + listed(sentences.misses_of(cell))
     return cell.standing_text
 
@@ -139,7 +141,7 @@ class Choice:
 
     payload: str
     experiment: NamedExperiment
-    state: str
+    state: Standing
     glyph: str
     html: Markup
 
@@ -158,13 +160,14 @@ def choices(view: View) -> list[Choice]:
             )
         else:
             html = Markup("No trial can be counted.")
-        state, glyph = (cell.standing, cell.glyph) if cell else ("missing", "–")
+        state, glyph = (cell.standing, cell.glyph) if cell else (Standing.MISSING, "–")
         found.append(Choice(payload_label(payload), view.experiments[experiment], state, glyph, html))
     return found
 
 
 def _choice(cell: Cell) -> Markup:
-    head = "Cheapest that meets every criterion" if cell.standing == "pass" else "Cheapest by its best estimate"
+    passes = cell.standing is Standing.PASS
+    head = "Cheapest that meets every criterion" if passes else "Cheapest by its best estimate"
     size = fixed(cell.row["prompt_token_count_mean"], 0)
     doubts = listed(sentences.misses_of(cell))
     said = sentences.measured(cell) + (f" Prompts of {size} tokens on average." if size != "–" else "")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from raybench.analysis import searched, spoken
 from raybench.report import text
 from raybench.report.view import View
+from raybench.states import RunState, TrialState
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,8 @@ def banners(view: View) -> list[Banner]:
         whole = "every endpoint is simulated" if len(pretend) == len(view.experiments) else spoken.listed(pretend)
         said = f"No model was measured ({whole}): the numbers show how raybench works, not what an instance can do."
         found.append(Banner("simulated", "Simulated.", said))
-    cut = sum(cell.row["state"] != "done" for cell in view.cells)
-    if view.manifest["state"] != "done" or cut:
+    cut = sum(cell.row["state"] != TrialState.DONE for cell in view.cells)
+    if view.manifest["state"] != RunState.DONE or cut:
         state = text.clean(view.manifest["state"])
         said = f"The run's state is “{state}”; {cut} of {view.counted(len(view.cells))} did not run to the end."
         found.append(Banner("partial", "Partial.", said))

@@ -4,7 +4,7 @@ import webbrowser
 from pathlib import Path
 
 from raybench.errors import InputError
-from raybench.rundir import RunDir
+from raybench.rundir import PAGE, RunDir
 
 
 def open_page(run_dir: Path) -> tuple[Path, bool]:
@@ -12,8 +12,8 @@ def open_page(run_dir: Path) -> tuple[Path, bool]:
 
     InputError if there is no run, or no report of it yet.
     """
-    page = RunDir.open(run_dir).path.absolute() / "report.html"
+    page = RunDir.open(run_dir).path.absolute() / PAGE
     if not page.is_file():
         allowed = f"`raybench report {run_dir}` makes it from the rows"
-        raise InputError("no report.html here", where=str(run_dir), allowed=allowed)
+        raise InputError(f"no {PAGE} here", where=str(run_dir), allowed=allowed)
     return page, webbrowser.open(page.as_uri())

@@ -7,7 +7,7 @@ from typing import Any
 from raybench.analysis.decide import Decision
 from raybench.analysis.reduce import Findings
 from raybench.report.view import look
-from raybench.rundir import RunDir
+from raybench.rundir import MARKDOWN, PAGE, RunDir
 
 FILES = {
     "price": "business_summary",
@@ -27,8 +27,8 @@ def build(run_dir: Path, findings: Findings, decision: Decision, manifest: Mappi
     with style.unchecked():
         drawn = figures.draw(view)
     files = {f"charts/{FILES.get(name, name)}.svg": vega.standalone(figure.drawing) for name, figure in drawn.items()}
-    files["report.md"] = markdown.write(view, [FILES.get(name, name) for name in drawn])
-    files["report.html"] = page.render(view, drawn)
+    files[MARKDOWN] = markdown.write(view, [FILES.get(name, name) for name in drawn])
+    files[PAGE] = page.render(view, drawn)
     for name, text in files.items():
         RunDir(run_dir).write(name, text.encode())
 

@@ -4,15 +4,17 @@ import math
 from collections.abc import Sequence
 
 from raybench.analysis.change import POINTS, ZONE, Call, Change
-from raybench.analysis.columns import PRICE
+from raybench.analysis.columns import criterion_unit
 from raybench.analysis.compare import Comparison, Pair
 from raybench.analysis.decide import Phrase, Sentence
 from raybench.analysis.spoken import listed
 from raybench.report.banners import Banner
 from raybench.report.compared import NAMES, labels, shown_of
 from raybench.report.text import clean, count
+from raybench.states import RunState
 
-UNITS = {"latency_mean": " s", "latency_p95": " s", "ttft_p95": " s", PRICE: " USD per 10k"}
+UNITS = {"s": " s", "USD": " USD per 10k"}
+"""Unit -> what follows its numbers in a sentence."""
 
 
 def sentences(comparison: Comparison) -> list[tuple[str, Sentence]]:
@@ -44,7 +46,7 @@ def _comparisons(comparison: Comparison) -> str:
 
 def _most(comparison: Comparison, found: Sequence[tuple[Pair, Change]]) -> Sentence:
     pair, change = max(found, key=lambda one: abs(math.log(one[1].ratio.value or 1.0)))
-    shown, unit = shown_of(change), UNITS.get(change.metric, "")
+    shown, unit = shown_of(change), UNITS.get(criterion_unit(change.metric), "")
     where = f" in {len(found):,} of {_comparisons(comparison)}: most of all the {NAMES[change.metric][0]} of "
     said = f", {shown.change} {shown.interval}, from {shown.before} to {shown.after}{unit}."
     return Phrase(where), Phrase(labels(comparison)[pair.key]), Phrase(said)
@@ -81,7 +83,7 @@ def banners(comparison: Comparison) -> list[Banner]:
         said = "Endpoints are simulated: the numbers show how raybench works, not what an instance can do."
         found.append(Banner("simulated", "Simulated.", said))
     for run, side in ((comparison.base, "base"), (comparison.candidate, "candidate")):
-        if run.get("state") != "done":
+        if run.get("state") != RunState.DONE:
             state = f"The {side}'s state is “{clean(run.get('state'))}”"
             found.append(Banner("partial", "Partial.", f"{state}: what did not run to the end is not compared."))
     if comparison.unhashed:

@@ -1,21 +1,17 @@
-"""Capacity and cost: what a demand takes, what tokens cost, and what the run itself cost."""
+"""Capacity: what each configuration takes for a demand, in whole instances and dollars."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from raybench.analysis.capacity import DEMANDS, HEADROOM, MONTH_H, Supply, need, spent
-from raybench.analysis.spoken import listed, usd
-from raybench.report.cells import Cell, NamedExperiment
+from raybench.analysis.capacity import DEMANDS, HEADROOM, MONTH_H, Supply, need
+from raybench.analysis.spoken import listed
+from raybench.report.cells import Cell
 from raybench.report.columns import Rows
-from raybench.report.text import clean, count
 from raybench.report.view import View
 
 CURVE = [10 ** (place / 16) for place in range(4 * 16 + 1)]
 """The demands that the chart is drawn through, 1 to 10,000 requests a minute."""
-
-_WHAT = {"load": "under load", "deploy": "deploying", "idle": "idle"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,41 +93,3 @@ def rule() -> str:
         "Each configuration at its cheapest setting inside every limit, else at its nearest miss (broken line), with "
         f"{HEADROOM:.0%} headroom, {MONTH_H} hours a month, at the hourly price of the config. Whole copies only."
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What one experiment cost for one thing."""
-
-    experiment: NamedExperiment
-    instance: str
-    price: float | None
-    what: str
-    seconds: float | None
-    usd: float | None
-
-
-def run_cost(view: View) -> list[Spent]:
-    """What each experiment cost, under load and, where the manifest tells them, deploying and idle."""
-    found = []
-    for experiment in view.manifest["experiments"]:
-        number, kind = experiment["instance_count"], clean(experiment["instance_type"])
-        head = (view.experiments[experiment["name"]], kind if number == 1 else f"{number} × {kind}")
-        for what, held in spent(experiment).items():
-            found.append(Spent(*head, experiment["price_per_hour"], _WHAT[what], held.seconds, held.usd))
-    return found
-
-
-def run_cost_said(found: Sequence[Spent], experiments: Sequence[Mapping[str, Any]]) -> str:
-    """What the run cost, and what that leaves out."""
-    known = [one for one in found if one.usd is not None]
-    if not known:
-        return "No price is known, so no cost is given."
-    by = {what: sum(one.usd or 0 for one in known if one.what == what) for what in _WHAT.values()}
-    parts = [f"${usd(cost)} {what}" for what, cost in by.items() if any(one.what == what for one in known)]
-    text = f"The run itself: {listed(parts)}, at hourly prices."
-    if not any(one.what != _WHAT["load"] for one in known):
-        text += " Deployment and idle time are not known, and not in it."
-    without = sum(experiment["price_per_hour"] is None for experiment in experiments)
-    text += f" {count(without, 'experiment')} without a price left out." if without else ""
-    return text + (" None of it was billed: simulated." if all(e["simulated"] for e in experiments) else "")

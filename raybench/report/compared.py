@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raybench.analysis.change import POINTS, ZONE, Call, Change
-from raybench.analysis.columns import PRICE, Valid
+from raybench.analysis.change import METRICS, POINTS, ZONE, Call, Change
+from raybench.analysis.columns import PRICE, Valid, criterion_unit
 from raybench.analysis.comparable import Key
 from raybench.analysis.compare import Comparison, Pair
 from raybench.analysis.spoken import NO_NUMBER, percent, seconds, usd
-from raybench.report.cells import named_experiments, payload_label
+from raybench.report.naming import named_experiments, payload_label
 from raybench.report.text import clean, count, fixed
 
 GLYPHS = {Call.WORSE: "▸", Call.BETTER: "◂", Call.SAME: "●", Call.UNSURE: "◆"}
@@ -26,15 +26,18 @@ MOST_DRAWN = 40
 MOST_LISTED = 30
 
 Write = Callable[[float | None], str]
-NAMES: Mapping[str, tuple[str, str, Write]] = {
-    "latency_mean": ("mean latency", "Mean latency, s", seconds),
-    "latency_p95": ("p95 latency", "p95 latency, s", seconds),
-    "ttft_p95": ("p95 TTFT", "p95 TTFT, s", seconds),
-    "requests_per_s": ("requests per second", "Requests/s", lambda value: fixed(value, 2)),
-    PRICE: ("cost", "$ per 10k", usd),
-    "error_rate": ("error rate", "Error rate", percent),
+NAMES: Mapping[str, tuple[str, str]] = {
+    "latency_mean": ("mean latency", "Mean latency, s"),
+    "latency_p95": ("p95 latency", "p95 latency, s"),
+    "ttft_p95": ("p95 TTFT", "p95 TTFT, s"),
+    "requests_per_s": ("requests per second", "Requests/s"),
+    PRICE: ("cost", "$ per 10k"),
+    "error_rate": ("error rate", "Error rate"),
 }
-"""Metric -> in a sentence, at the head of a column, and how its numbers are written."""
+"""Metric of `change.METRICS` -> in a sentence, and at the head of a column."""
+
+WRITTEN: Mapping[str, Write] = {"s": seconds, "1/s": lambda value: fixed(value, 2), "USD": usd, "1": percent}
+"""Unit -> how its numbers are written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ def labels(comparison: Comparison) -> dict[Key, str]:
 def metrics(comparison: Comparison) -> list[str]:
     """The metrics that any cell has."""
     present = {change.metric for _, change in comparison.called()}
-    return [metric for metric in NAMES if metric in present]
+    return [metric for metric in METRICS if metric in present]
 
 
 def lines(comparison: Comparison) -> list[CellLine]:
@@ -127,7 +130,7 @@ def _remark(pair: Pair) -> str:
 
 
 def shown_of(change: Change) -> Shown:
-    _, _, write = NAMES[change.metric]
+    write = WRITTEN[criterion_unit(change.metric)]
     x, low, high = _scale(change)
     error = change.difference is not None
     interval = "" if low is None or high is None else f"({signed(low).removesuffix(' %')} to {signed(high)})"
@@ -188,7 +191,7 @@ def drawn(comparison: Comparison) -> tuple[list[dict[str, Any]], list[str], list
         reach[row["metric"]] = max(reach.get(row["metric"], 1.0), 1.5 * abs(row["x"]))
     for row in rows:
         row["high"] = min(row["high"], reach[row["metric"]])
-    titles = [_title(metric) for metric in NAMES if _title(metric) in reach]
+    titles = [_title(metric) for metric in METRICS if _title(metric) in reach]
     return rows, titles, [named[pair.key] for pair in kept], len(pairs) - len(kept)
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from raybench.analysis.columns import PRICE
+from raybench.analysis.standing import Standing
 from raybench.report.cells import Cell
 from raybench.report.columns import Rows, identity
 from raybench.report.view import View
@@ -40,7 +41,7 @@ def grid(view: View, cells: Sequence[Cell]) -> Rows:
                 "share": share,
                 "class": NO_NUMBER if share is None else next(said for below, said in CLASSES if share < below),
                 "text": _text(cell, value),
-                "passes": cell.standing == "pass",
+                "passes": cell.standing is Standing.PASS,
                 "best": cell.row["trial_id"] in best,
                 "usd": cell.row[PRICE],
                 "standing": cell.standing_text,
@@ -54,4 +55,4 @@ def _text(cell: Cell, value: float | None) -> str:
     if value is None:
         return "–"
     short = f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.95 else f"{value:.2f}"
-    return short + ("!" if not cell.counted else "≈" if cell.standing == "unsure" else "")
+    return short + ("!" if not cell.counted else "≈" if cell.standing is Standing.UNSURE else "")

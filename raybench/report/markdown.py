@@ -10,13 +10,14 @@ from raybench.analysis import decide
 from raybench.analysis.columns import PRICE, Valid, criterion_column, criterion_unit
 from raybench.analysis.reduce import Findings
 from raybench.analysis.spoken import NO_NUMBER, criterion_name, plain, usd
-from raybench.analysis.standing import State
+from raybench.analysis.standing import Standing, State
 from raybench.report import maximum, trust
 from raybench.report.answer import rule
 from raybench.report.banners import banners
 from raybench.report.cells import Cell
 from raybench.report.text import clean, count, markdown_code, markdown_text, short
 from raybench.report.view import View, look
+from raybench.rundir import MANIFEST
 
 PLOTS = {
     "business_summary": "Price performance comparison",
@@ -62,7 +63,7 @@ def write(view: View, charts: Sequence[str] = tuple(PLOTS)) -> str:
         criteria_columns=[f"{criterion_column(name)}_text" for name in _criteria(view)],
         level="concurrency" if all(cell.kind == "closed" for cell in view.asked) else "load",
         missed=[_missed(view, cell) for cell in missed],
-        config_file=_link(manifest["config_file"] or "run.json"),
+        config_file=_link(manifest["config_file"] or MANIFEST),
         total_cost=_total(manifest["experiments"]),
         costs=[_cost(experiment) for experiment in manifest["experiments"]],
         datasets=", ".join(markdown_code(name) for name in _datasets(manifest)),
@@ -173,9 +174,9 @@ def _mark(state: State) -> str:
         return NO_NUMBER
     cents = criterion_unit(state.criterion) != "USD" or state.value >= 1
     value = f"{state.value:.2f}" if cents else usd(state.value)
-    if state.standing == "fail":
+    if state.standing is Standing.FAIL:
         return f"<span style='color:red'>**{value}**</span>"
-    return f"<span style='color:green'>{value}</span>" if state.standing == "pass" else f"{value} ≈"
+    return f"<span style='color:green'>{value}</span>" if state.standing is Standing.PASS else f"{value} ≈"
 
 
 def _cost(experiment: Mapping[str, Any]) -> list[str]:

@@ -6,10 +6,11 @@ from typing import Any
 from raybench.analysis import spoken
 from raybench.analysis.capacity import DEMANDS
 from raybench.analysis.columns import criterion_column, criterion_unit
-from raybench.report import answer, capacity, maximum, sentences, streaming, table, text, timeline, trust
+from raybench.report import answer, capacity, maximum, sentences, spent, streaming, table, text, timeline, trust
 from raybench.report.banners import banners
-from raybench.report.cells import GLYPHS, payload_label
+from raybench.report.cells import GLYPHS
 from raybench.report.figures import Figure
+from raybench.report.naming import payload_label
 from raybench.report.view import View
 
 FAILURES_SHOWN = 30
@@ -159,15 +160,15 @@ def _places(view: View) -> dict[str, int]:
 
 def costs(view: View) -> dict[str, Any]:
     """Capacity, prices of tokens, and the cost of the run."""
-    lines, spent = capacity.lines(view), capacity.run_cost(view)
+    lines, held = capacity.lines(view), spent.lines(view)
     best = [capacity.cheapest(lines, place) for place in range(len(DEMANDS))]
     return {
         "demands": DEMANDS,
         "capacity": [(line, [one is line for one in best]) for line in lines],
         "capacity_rule": capacity.rule(),
         "capacity_said": capacity.said(lines),
-        "spent": spent,
-        "spent_said": capacity.run_cost_said(spent, view.manifest["experiments"]),
+        "spent": held,
+        "spent_said": spent.said(held, view.manifest["experiments"]),
     }
 
 

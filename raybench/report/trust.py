@@ -8,10 +8,12 @@ from raybench.analysis import stats
 from raybench.analysis.columns import Valid
 from raybench.analysis.plausible import LITTLE, doubts, little
 from raybench.analysis.spoken import listed, percent
-from raybench.analysis.validity import BUSY, LATE_S
+from raybench.analysis.validity import BUSY, LATE, LATE_S
+from raybench.counting import Source
 from raybench.report.cells import Cell
 from raybench.report.text import clean, count, fixed
 from raybench.report.view import View
+from raybench.states import TrialState
 
 _DOUBTS = {
     "over_ceiling": "No more requests than latency allows",
@@ -61,7 +63,7 @@ def _validity(view: View) -> Check:
 
 
 def _finished(view: View) -> Check:
-    cut = [cell for cell in view.cells if cell.row["state"] != "done"]
+    cut = [cell for cell in view.cells if cell.row["state"] != TrialState.DONE]
     found = f"{len(view.cells) - len(cut)} of {view.counted(len(view.cells))} ran to the end"
     evidence = (
         "Unfinished trials are shown but cannot win." if cut else f"The run's state is {view.manifest['state']}."
@@ -115,7 +117,7 @@ def _lateness(view: View) -> Check | None:
         return None
     worst = max(cells, key=lambda cell: cell.row["lateness_p99"])
     shares = [cell.row["cpu_share"] for cell in view.cells if cell.row["cpu_share"] is not None]
-    late = [cell for cell in cells if "client_lag" in cell.row["reasons"] or "late_starts" in cell.row["reasons"]]
+    late = [cell for cell in cells if not set(LATE).isdisjoint(cell.row["reasons"])]
     busy = bool(shares) and max(shares) > BUSY
     evidence = (
         "Worst p99 of sent − planned: " + _named([worst]) + ". Latency counts from planned, so delay is not hidden"
@@ -155,7 +157,7 @@ def _tokens(view: View) -> Check:
     sources = {cell.row[f"{side}_tokens_source"] for cell in view.cells for side in ("prompt", "completion")}
     names = sorted(clean(source) for source in sources if source)
     odd = [cell for cell in view.cells if cell.row["echoed"] or cell.row["over_max"] or cell.row["token_mismatches"]]
-    guessed = "estimate" in names
+    guessed = Source.ESTIMATE in names
     evidence = "Token figures are estimates where no server or tokenizer counted. " if guessed else ""
     evidence += _off(odd, "Echoed prompts, overlong replies or counts that disagree in")
     found = f"counted by {listed(names)}" if names else "not counted"

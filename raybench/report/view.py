@@ -8,7 +8,8 @@ from raybench.analysis.columns import PRICE, criterion_column
 from raybench.analysis.decide import Decision
 from raybench.analysis.reduce import Findings
 from raybench.analysis.repeats import together
-from raybench.report.cells import Cell, NamedExperiment, cells, chosen, named_experiments, payload_label
+from raybench.report.cells import Cell, cells
+from raybench.report.naming import NamedExperiment, chosen, named_experiments, payload_label
 from raybench.report.text import count
 
 
