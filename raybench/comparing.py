@@ -13,10 +13,7 @@ from raybench.analysis.columns import TRIALS
 from raybench.analysis.compare import Comparison, Run
 from raybench.errors import CriteriaMissedError, InputError
 from raybench.report import comparison
-from raybench.rows import SCHEMA_VERSION
-from raybench.rundir import MANIFEST, TRIALS_TABLE, RunDir
-
-NEEDED = ("run_id", "name", "criteria", "experiments", "payloads", "trials")
+from raybench.rundir import TRIALS_TABLE, RunDir
 
 
 def compare(base: Path, candidate: Path, out: Path | None = None, anyway: bool = False) -> Comparison:
@@ -44,11 +41,6 @@ def _run(path: Path) -> Run:
     rundir = RunDir.open(path)
     try:
         manifest = rundir.manifest()
-        missing = [key for key in NEEDED if key not in manifest]
-        if missing or manifest.get("schema") != SCHEMA_VERSION:
-            raise InputError(
-                f"is not a {MANIFEST} of schema {SCHEMA_VERSION}", where=str(path / MANIFEST), allowed="a whole one"
-            )
         named = [thing["name"] for things in ("experiments", "payloads") for thing in manifest[things]]
         named += [trial[key] for trial in manifest["trials"] for key in ("experiment", "payload", "load")]
         if not all(isinstance(name, str) for name in named):

@@ -59,10 +59,13 @@ def ahead(manifest: Mapping[str, Any], place: s3.Prefix, alive_s: float = ALIVE_
 
 
 def _there(store: s3.Store) -> dict[str, Any] | None:
-    """The run.json in S3, if there is one."""
+    """The run.json in S3, if there is one; InputError if it cannot be read."""
     if MANIFEST not in store.listed():
         return None
-    said: dict[str, Any] = json.loads(store.get(MANIFEST))
+    try:
+        said: dict[str, Any] = json.loads(store.get(MANIFEST))
+    except ValueError as error:
+        raise InputError(f"its {MANIFEST} cannot be read: {error}", where=str(store.place), allowed="a run") from None
     return said
 
 

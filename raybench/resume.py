@@ -21,7 +21,6 @@ from raybench.errors import InputError
 from raybench.payloads.pool import Pool
 from raybench.plan import Plan, plan
 from raybench.publish import rebuild
-from raybench.rows import SCHEMA_VERSION
 from raybench.run import Conductor, carry_out
 from raybench.rundir import SITTING, RunDir
 from raybench.states import RunState, TrialState
@@ -120,9 +119,6 @@ def _close(rundir: RunDir, manifest: dict[str, Any]) -> None:
 
 def _config(rundir: RunDir, manifest: Mapping[str, Any]) -> Config:
     """The run's config from its copy, its paths from where they were."""
-    if manifest["schema"] != SCHEMA_VERSION:
-        problem = f"its rows are of schema {manifest['schema']}, ours of {SCHEMA_VERSION}"
-        raise InputError(problem, where=str(rundir.path), allowed=f"resume it with raybench {manifest['raybench']}")
     if manifest["config_file"] is None or not manifest.get("config_folder"):
         raise InputError(
             "the run does not say what its config was", where=str(rundir.path), allowed="start a new run"

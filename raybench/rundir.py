@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raybench.errors import InputError, StorageError
-from raybench.rows import REQUESTS, Row, requests_table, row_from_values
+from raybench.rows import REQUESTS, SCHEMA_VERSION, Row, requests_table, row_from_values
 
 PARTITIONS = ("experiment", "payload", "load")
 MANIFEST, LIVE = "run.json", "live.json"
@@ -32,6 +32,11 @@ TRIALS_TABLE, PAGE, MARKDOWN = "trials.parquet", "report.html", "report.md"
 
 TRUTH = "truth.jsonl"
 """What a simulator did, by its own clock; it stays where it was written."""
+
+NEEDED = frozenset(
+    ("schema", "raybench", "run_id", "name", "state", "started_utc", "criteria", "experiments", "payloads", "trials")
+)
+"""What every run.json says."""
 
 OWN = (MANIFEST, LIVE, TRIALS_TABLE, PAGE, MARKDOWN, TRUTH)
 """The files that a copy of the config must not lie over."""
@@ -138,8 +143,11 @@ class RunDir:
             manifest: object = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"cannot be read: {error}", where=str(path), allowed=_SAID) from None
-        if not isinstance(manifest, dict):
-            raise InputError("is no object", where=str(path), allowed=_SAID)
+        if not isinstance(manifest, dict) or not manifest.keys() >= NEEDED:
+            raise InputError(f"does not say what every {MANIFEST} says", where=str(path), allowed=_SAID)
+        if manifest["schema"] != SCHEMA_VERSION:
+            problem = f"its rows are of schema {manifest['schema']}, ours of {SCHEMA_VERSION}"
+            raise InputError(problem, where=str(path), allowed=f"use raybench {manifest['raybench']}")
         return manifest
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:

@@ -1,7 +1,5 @@
 """What a selftest says: a line before a run, a table on its own."""
 
-import math
-
 from raybench.analysis.spoken import aligned
 from raybench.cluster.calibration import CHUNKS_PER_S, ERROR_MS, Figures
 from raybench.selftest import Limit, Measured, Selftest
@@ -12,7 +10,9 @@ _RATES = ("late p99", "planned/s", "sent/s", "chunks/s", "core", "simulator's", 
 
 def line(found: Selftest) -> str:
     """The figures in one line: those of the actor with the largest error at its largest load."""
-    worst = max((each.rungs[-1] for each in found.actors), key=lambda rung: rung.late_ms or math.inf)
+    worst = max(
+        (each.rungs[-1] for each in found.actors), key=lambda rung: (rung.late_ms is None, rung.late_ms or 0.0)
+    )
     late = "unknown" if worst.late_ms is None else f"{worst.late_ms:.1f} ms"
     said = f"tokens are stamped {late} late (p99), {worst.streams} streams of {CHUNKS_PER_S:g} chunks/s an actor"
     return said if worst.passes else f"{said}: {_blame(worst)}"

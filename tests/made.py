@@ -8,9 +8,15 @@ import pyarrow as pa
 from raybench.analysis.columns import TRIALS
 from raybench.analysis.metrics import Requests
 from raybench.analysis.reduce import Findings, reduce_trial
-from raybench.rows import Row, requests_table
+from raybench.rows import SCHEMA_VERSION, Row, requests_table
+from raybench.rundir import NEEDED
 
 S = 1_000_000_000
+
+
+def told(**said: Any) -> dict[str, Any]:
+    """A run.json with what every one says, None where `said` does not say it."""
+    return dict.fromkeys(NEEDED) | {"schema": SCHEMA_VERSION} | said
 
 
 def ns(seconds: float | None) -> int | None:

@@ -231,6 +231,13 @@ def test_nothing_measured_is_said() -> None:
     assert said(found) == ["Nothing was measured."]
 
 
+def test_a_load_that_thinks_is_told_from_one_that_does_not() -> None:
+    found = decided(
+        made("a", 8, 1.0, 20.0), made("a", 8, 2.0, 40.0) | {"load": "closed-8-think-1.0", "trial_id": "b"}
+    )
+    assert [setting.load for setting in found.settings.values()] == ["concurrency 8", "closed-8-think-1.0"]
+
+
 def test_repeats_are_one_setting_with_the_interval_between_them() -> None:
     rows = [made("a", 1, latency, 20.0, repeat=i, requests=100, failed=i) for i, latency in enumerate((2.0, 8.0))]
     (one,) = decided(*rows).settings.values()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from buckets import DiedError, MemoryStore, refusal
-from made import row
+from made import row, told
 
 from raybench.errors import InputError, StorageError
 from raybench.mirror import Mirror, Sittings, fetch, glimpse
@@ -35,7 +35,7 @@ class World:
         self.written = Counter[Key]()
         if not (path / "run.json").is_file():
             trials = [{**of_trial(name), "repeat": 0, "state": "planned", "sitting": None} for name in TRIALS]
-            self.run.write_manifest({"run_id": "r", "state": "running", "resumed_utc": [], "trials": trials})
+            self.run.write_manifest(told(run_id="r", state="running", resumed_utc=[], trials=trials))
         self.manifest = self.run.manifest()
         self._begin()
 

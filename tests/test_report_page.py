@@ -142,6 +142,26 @@ def test_banners_tell_of_simulated_and_partial_runs() -> None:
     assert "Partial. The run's state is “interrupted”; 1 of 16 trials did not run to the end." in read
 
 
+def test_a_run_that_was_stopped_before_its_question_came_up_has_a_page_and_no_knee() -> None:
+    """Ctrl-C in the first half of the demo: nothing is measured on the data set that the report is asked about."""
+    findings, manifest = reported.small_run()
+    never = dict.fromkeys(("latency_mean", "latency_p95", "price_per_10k_txn", "transactions_per_minute"))
+    rows = [
+        row | (never | {"requests": 0, "ok": 0, "state": "planned", "valid": "INCONCLUSIVE"} if asked else {})
+        for row in findings.trials.to_pylist()
+        for asked in [row["payload"] == manifest["report"]["payload"]]
+    ]
+    read = words(write((reported.findings(rows), manifest | {"state": "interrupted"})))
+    assert "8 of 16 trials did not run to the end" in read
+    assert "saturates near" not in read
+
+
+def test_where_load_actors_send_from_other_hosts_the_page_names_them() -> None:
+    findings, manifest = reported.small_run()
+    manifest["experiments"][0]["actors"] = [{"host": "bench-2"}, {"host": "bench-1"}, {"host": "bench-2"}]
+    assert "bench-1 (2 CPUs); load actors on bench-2" in words(write((findings, manifest)))
+
+
 def test_a_run_without_trials_still_has_a_page() -> None:
     manifest = reported.manifest(reported.SEED_NAMES, ["payload_en_1-500"], state="failed")
     assert "Nothing was measured." in words(write((reported.findings([]), manifest)))

@@ -128,7 +128,7 @@ def test_a_directory_that_is_let_go_can_be_held_again(stopped: RunDir) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"schema": 0}, r"its rows are of schema 0, ours of 1; resume it with raybench"),
+        ({"schema": 0}, r"its rows are of schema 0, ours of 1; use raybench"),
         ({"config_text": "name: other"}, "the config changed since the run began"),
         ({"config_file": None}, "does not say what its config was"),
         ({"seed": 0, "searches": [{"trial_id": "x", "verdict": None}]}, "its plan would be another now"),

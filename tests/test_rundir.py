@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from made import told
 
 from raybench.errors import InputError, StorageError
 from raybench.rows import REQUESTS, Row, requests_table
@@ -180,7 +181,7 @@ def test_a_directory_without_a_manifest_is_no_run(tmp_path: Path) -> None:
         RunDir.open(tmp_path)
 
 
-@pytest.mark.parametrize("said", [b"", b'{"trials": [', b"[]", b'{"name": "\xff"}'])
+@pytest.mark.parametrize("said", [b"", b'{"trials": [', b"[]", b"{}", b'{"schema": 99}', b'{"name": "\xff"}'])
 def test_a_damaged_manifest_is_one_line_that_names_the_file(said: bytes, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_bytes(said)
     with pytest.raises(InputError, match=rf"^{tmp_path}/run\.json: .*; what a raybench run says of itself, in JSON$"):
@@ -189,7 +190,7 @@ def test_a_damaged_manifest_is_one_line_that_names_the_file(said: bytes, tmp_pat
 
 def test_the_manifest_reads_back_and_is_replaced_whole(tmp_path: Path) -> None:
     run = RunDir.create(tmp_path / "run")
-    run.write_manifest({"name": "é", "n": 1})
-    run.write_manifest({"name": "é", "n": 2})
-    assert run.manifest() == {"name": "é", "n": 2}
+    run.write_manifest(told(name="é", n=1))
+    run.write_manifest(told(name="é", n=2))
+    assert run.manifest() == told(name="é", n=2)
     assert [p.name for p in run.path.iterdir()] == ["run.json"]

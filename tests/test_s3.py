@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from buckets import BUCKET, StandIn, bucket
+from made import told
 from waiting import until
 
 from raybench import fetching, s3
@@ -161,7 +162,7 @@ def test_a_place_that_takes_nothing_is_one_line_before_anything_starts(
 
 def a_run(folder: Path) -> RunDir:
     run = RunDir.create(folder)
-    run.write_manifest({"name": "n", "state": "running", "started_utc": "", "finished_utc": None, "trials": []})
+    run.write_manifest(told(name="n", state="running", started_utc="", finished_utc=None, trials=[]))
     return run
 
 
@@ -245,6 +246,12 @@ def test_a_run_that_goes_on_is_not_taken_over_and_a_silent_one_is(
     assert path == Path("runs", place.name)
 
 
+def test_a_run_json_in_s3_that_is_torn_is_one_line(place: s3.Prefix) -> None:
+    s3.Store(place).put("run.json", b'{"state": "ru')
+    with pytest.raises(InputError, match=r"its run\.json cannot be read: "):
+        fetching.taken_over(place, print)
+
+
 def test_a_run_that_ended_is_fetched_at_once_and_never_over_another(
     place: s3.Prefix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,7 +270,7 @@ def test_a_run_that_ended_is_fetched_at_once_and_never_over_another(
 def sat(*resumed_utc: str, state: str = "running", done: int = 0) -> dict[str, Any]:
     """A run.json of two trials."""
     trials = [{"trial_id": str(n), "state": "done" if n < done else "planned"} for n in range(2)]
-    return {"name": "n", "run_id": "r", "state": state, "resumed_utc": list(resumed_utc), "trials": trials}
+    return told(name="n", run_id="r", state=state, resumed_utc=list(resumed_utc), trials=trials)
 
 
 @pytest.mark.parametrize(

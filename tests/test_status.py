@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made import told
 from test_run import config
 from typer.testing import CliRunner
 from waiting import until
@@ -27,13 +28,8 @@ from raybench.starter import TEMPLATE, init
 
 
 def run_dir(folder: Path, state: str = "running", *trials: str) -> Path:
-    manifest = {
-        "name": "bench",
-        "state": state,
-        "started_utc": "2026-11-25T01:02:03Z",
-        "finished_utc": None,
-        "trials": [{"trial_id": str(number), "state": each} for number, each in enumerate(trials)],
-    }
+    noted = [{"trial_id": str(number), "state": each} for number, each in enumerate(trials)]
+    manifest = told(name="bench", state=state, started_utc="2026-11-25T01:02:03Z", finished_utc=None, trials=noted)
     RunDir.create(folder).write_manifest(manifest)
     return folder
 

@@ -72,9 +72,9 @@ class Setting:
 
     @property
     def load(self) -> str:
-        """The load in words: `concurrency 8`, or the label of an open load."""
-        closed = self.row["kind"] == "closed" and self.row["concurrency"]
-        return f"concurrency {self.row['concurrency']}" if closed else str(self.row["load"])
+        """The load in words: `concurrency 8` where a concurrency is all there is to say, else its label."""
+        label, concurrency = str(self.row["load"]), self.row["concurrency"]
+        return f"concurrency {concurrency}" if label == f"closed-{concurrency}" else label
 
     @property
     def usd(self) -> stats.Estimate:

@@ -57,11 +57,13 @@ def lines(cells: Iterable[Cell]) -> dict[tuple[str, str, str], list[Cell]]:
 
 
 def knee(line: Sequence[Cell]) -> Knee | None:
-    """The knee of one line of at least three loads that can be read."""
+    """The knee of one line of at least three loads that can be read, if anything was served at any."""
     rates = [(cell.row["transactions_per_minute"] or 0.0, cell) for cell in line if cell.valid]
     if len({cell.level for _, cell in rates}) < 3:
         return None
     best_rate, best = max(rates, key=lambda pair: pair[0])
+    if not best_rate:
+        return None
     return Knee(next(cell for rate, cell in rates if rate >= KNEE * best_rate), best, rates[-1][1])
 
 
