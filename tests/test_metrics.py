@@ -137,6 +137,16 @@ def test_littles_ratio_shows_slots_that_wait_for_each_other() -> None:
     assert found["reasons"] == ["slots_idle"]
 
 
+def test_a_closed_load_that_was_stopped_is_measured_until_a_slot_stayed_empty() -> None:
+    """Stopped at 3 s: slot 0 ends its last request at 3.5 s, slot 1 at 8 s. The drain is no idling."""
+    rows = [row(0, 0, 0, 2), row(1, 0, 0, 2.5), row(2, 2, 2, 3.5), row(3, 2.5, 2.5, 8)]
+    found = numbers(rows, concurrency=2, duration_s=60.0, state="partial")
+    assert (found["window_s"], found["little_ratio"]) == (3.5, pytest.approx(1.0))
+    assert "slots_idle" not in found["reasons"]
+    waves = [row(2 * i + j, 4 * i, 4 * i, 4 * i + (1, 3)[j]) for i in range(4) for j in range(2)]
+    assert "slots_idle" in numbers(waves, concurrency=2, duration_s=60.0, state="partial")["reasons"]
+
+
 def test_thinking_is_not_idling_and_open_loads_have_no_slots() -> None:
     rows = [row(i, 2 * i + 1, 2 * i + 1, 2 * i + 2) for i in range(5)]
     assert numbers(rows, think_time_s=1.0)["little_ratio"] == pytest.approx(1.0)

@@ -96,19 +96,25 @@ def offered(trial: Facts) -> tuple[float | None, int | None]:
 def window(rows: Requests, trial: Facts) -> Window | None:
     """From the end of warm-up, for the duration; or until the first actor had its last measured request back.
 
-    A trial that was stopped early is measured until its first actor stopped.
+    A trial that was stopped early is measured until its first actor stopped: a closed one until a slot of its stayed
+    empty, since what then drains is a lighter load.
     """
     start_ns, (lasts_s, _) = trial["warmup_s"] * NS_PER_S, offered(trial)
     until_ns = math.inf if lasts_s is None else start_ns + lasts_s * NS_PER_S
-    if lasts_s is not None and trial.get("state", TrialState.DONE) == TrialState.DONE and len(rows.end_ns):
+    stopped = trial.get("state", TrialState.DONE) != TrialState.DONE
+    if lasts_s is not None and not stopped and len(rows.end_ns):
         return Window(start_ns, until_ns)
     counts = ~np.isnan(rows.end_ns) & (rows.measured | (lasts_s is not None))
     if not counts.any():
         return None
     actors = rows.codes("actor")
     last_ns = np.full(actors.max() + 1, -np.inf)
-    np.maximum.at(last_ns, actors[counts], rows.end_ns[counts])
-    stop_ns = min(until_ns, float(last_ns[last_ns > -np.inf].min()))
+    if stopped and trial.get("kind") == "closed":
+        np.fmax.at(last_ns, actors, rows.sent_ns)
+        stop_ns = float(rows.end_ns[counts & (rows.end_ns > last_ns[actors])].min(initial=until_ns))
+    else:
+        np.maximum.at(last_ns, actors[counts], rows.end_ns[counts])
+        stop_ns = min(until_ns, float(last_ns[last_ns > -np.inf].min()))
     return Window(start_ns, stop_ns) if stop_ns > start_ns else None
 
 
