@@ -285,3 +285,17 @@ def test_what_went_wrong_in_a_later_repeat_is_in_the_setting() -> None:
 def test_one_bad_repeat_spoils_the_setting() -> None:
     rows = [made("a", 1, 2.0, 20.0, repeat=i, valid=valid) for i, valid in enumerate(("VALID", "INVALID"))]
     assert decided(*rows).winner is None
+
+
+def test_what_never_answered_is_not_chosen_where_no_criterion_would_tell() -> None:
+    """All requests failed: the trial is whole and VALID, has no latency and no price, and nothing to miss."""
+    dead = made("a", 1, None, None, failed=100, error_rate=1.0)
+    found = decided(dead, made("b", 1, 1.0, 40.0), criteria={})
+    assert (found.winner, len(said(found))) == ("b/p/closed-1/0", 1)
+    found = decided(dead, criteria={})
+    assert (found.winner, found.nearest) == (None, None)
+    assert said(found) == [
+        "Nothing can be chosen: every setting that is whole and VALID has a trial in which no request succeeded."
+    ]
+    found = decided(dead | {"valid": "INVALID", "reasons": ["not_sent"]}, made("b", 1, 1.0, 40.0), criteria={})
+    assert len(said(found)) == 1, "it would not pass"

@@ -75,7 +75,7 @@ def decide(trials: pa.Table, criteria: Mapping[str, float], payload: str | None 
     here = [setting for setting in everything if setting.payload == asked]
     passing, nearest = passing_and_nearest(here)
     winner = passing[0] if passing else None
-    kept_out = [s for s in here if s.played and not (s.missed or s.counts)]
+    kept_out = [s for s in here if s.answered and not (s.missed or s.counts)]
     cheaper = [s for s in kept_out if winner is None or s.rank < winner.rank]
     close = [other for other in passing[1:] if winner and _as_cheap(winner, other)]
     return Decision(
@@ -93,10 +93,10 @@ def _id(setting: Setting | None) -> str | None:
 
 
 def passing_and_nearest(here: Sequence[Setting]) -> tuple[list[Setting], Setting | None]:
-    """What counts and passes, cheapest first; and if nothing does, what counts and comes nearest."""
+    """What counts, answers and passes, cheapest first; and if nothing does, what counts and comes nearest."""
     trusted = [setting for setting in here if setting.counts]
-    passing = sorted((setting for setting in trusted if not setting.missed), key=lambda setting: setting.rank)
-    missing = sorted(trusted, key=lambda setting: (setting.distance, setting.rank))
+    passing = sorted((s for s in trusted if s.answered and not s.missed), key=lambda setting: setting.rank)
+    missing = sorted((s for s in trusted if s.missed), key=lambda setting: (setting.distance, setting.rank))
     return passing, None if passing or not missing else missing[0]
 
 
@@ -132,6 +132,9 @@ def _sentences(
             yield _close(close)
     elif nearest is not None:
         yield _nearest(nearest)
+    elif any(setting.counts for setting in here):
+        failed = ": every setting that is whole and VALID has a trial in which no request succeeded."
+        yield (Phrase("Nothing can be chosen", True), Phrase(failed))
     elif here:
         yield (Phrase("No trial can be decided by", True), Phrase(": none is both whole and VALID."))
     else:

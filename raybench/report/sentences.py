@@ -121,6 +121,8 @@ def errors(cells: Sequence[Cell]) -> str:
     """How many requests failed in all, and how little an absence of errors says."""
     failed = sum(cell.row["requests"] - cell.row["ok"] for cell in cells)
     total = sum(cell.row["requests"] for cell in cells)
+    if not total:
+        return "No request was measured."
     if failed:
         return f"{count(failed, 'request')} of {total:,} failed; every one stays in its denominator."
     return f"None of {count(total, 'request')} failed."
@@ -137,6 +139,8 @@ def price(cells: Sequence[Cell]) -> str:
 def misses(view: View) -> str:
     """How many of the cells on the data set asked about miss which criterion."""
     counted = [cell for cell in view.asked if cell.counted]
+    if not counted:
+        return f"No {view.thing} can be counted."
     fails = {name: sum(_fails(cell, name) for cell in counted) for name in view.limits}
     parts = [f"{number} on {criterion_name(name)}" for name, number in fails.items() if number]
     total = sum(cell.standing == "fail" for cell in counted)
