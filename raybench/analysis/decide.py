@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from raybench.analysis.spoken import (
     between,
+    criterion_beyond,
     criterion_name,
     criterion_value,
     listed,
@@ -127,7 +128,7 @@ def _sentences(
     judged: bool,
 ) -> Iterable[Sentence]:
     if winner is not None:
-        yield _winner(winner, judged)
+        yield _winner(winner, judged, priced=any(setting.usd.value is not None for setting in here))
         if close:
             yield _close(close)
     elif nearest is not None:
@@ -159,9 +160,10 @@ def _close(close: Sequence[Setting]) -> Sentence:
     return (*phrases, Phrase("."))
 
 
-def _winner(winner: Setting, judged: bool) -> Sentence:
+def _winner(winner: Setting, judged: bool, *, priced: bool) -> Sentence:
     if winner.usd.value is None:
-        rule = "No price is known; fastest inside the criteria: " if judged else "No price is known; fastest: "
+        rule = "Nothing that passes has a price; fastest" if priced else "No price is known; fastest"
+        rule += " inside the criteria: " if judged else ": "
     else:
         rule = "Cheapest inside the criteria: " if judged else "Cheapest (no criteria are set): "
     parts = [_latency(winner)]
@@ -185,7 +187,11 @@ def _standing(state: State) -> str:
         return f"{name} is not known"
     if math.isinf(state.exceedance):
         value = criterion_value(state.criterion, state.value)
-        return f"{name} is {value} where none is allowed" if state.value else f"{name} never ends"
+        return (
+            f"{name} is {value} where none is allowed"
+            if state.value
+            else f"{name} {criterion_beyond(state.criterion)}"
+        )
     return f"{name} is {times(state.exceedance)} the limit"
 
 

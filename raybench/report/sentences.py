@@ -10,6 +10,7 @@ from raybench.analysis.columns import PRICE, criterion_unit
 from raybench.analysis.decide import Phrase
 from raybench.analysis.spoken import (
     between,
+    criterion_beyond,
     criterion_limit,
     criterion_name,
     criterion_value,
@@ -65,7 +66,7 @@ def missed(state: State) -> str:
     if state.exceedance is None:
         return f"{name} could not be measured"
     if state.value is None:
-        return f"{name} lies beyond what ever finished (limit {limit})"
+        return f"{name} {criterion_beyond(state.criterion)} (limit {limit})"
     value = criterion_value(state.criterion, state.value)
     if state.standing == "unsure":
         return f"{name} is too close to call ({value}, limit {limit})"
