@@ -539,6 +539,8 @@ def test_numbers_are_rounded_for_display_only() -> None:
     ]  # fmt: skip
     assert [spoken.times(value) for value in (1.004, 4.188, 13.57)] == ["1.00×", "4.2×", "14×"]
     assert [text.short(value, 2) for value in (2.6, 0.0, 10.294)] == ["2.6", "0.0", "10.29"]
+    assert [text.short(value, 2) for value in (0.0004123, 300.0, None)] == ["0.000412", "300.0", "–"]
+    assert text.short(0.00003, 6) == "0.00003", "not in powers of ten"
 
 
 def test_warming_up_needs_no_run() -> None:
