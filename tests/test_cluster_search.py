@@ -2,6 +2,7 @@
 
 import heapq
 from bisect import bisect_right
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,8 @@ def test_a_queue_is_loaded_as_far_as_its_waits_allow_and_no_further() -> None:
     assert not overloaded.passed
     assert overloaded.seen.requests < 8 * 140, "an overload is stopped early"
     assert "requests/s certified for latency_p99 <= 1 s" in sentence(found)
+    assert f"({found.verdict.probes} probes, " in sentence(found)
+    assert "(1 probe, " in sentence(replace(found, verdict=replace(found.verdict, probes=1)))
     assert found.as_dict()["verdict"]["state"] == "certified"
 
 

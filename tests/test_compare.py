@@ -234,6 +234,13 @@ def test_a_percentile_that_one_run_is_too_small_for_says_how_many_it_takes() -> 
     assert (found.call, found.needed, found.why) == (Call.UNSURE, 72, "50 requests in the candidate")
 
 
+def test_a_run_that_served_nothing_has_a_number_and_it_is_said_which() -> None:
+    rate = {"requests_per_s_low": 0.0, "requests_per_s_high": 0.0}
+    base = near(1.0, requests_per_s=5.0, requests_per_s_low=4.9, requests_per_s_high=5.1)
+    found = compare(run(base), run(near(1.0, requests_per_s=0.0, **rate)))
+    assert change(found, "requests_per_s").why == "nothing was served in the candidate"
+
+
 def test_metrics_that_neither_run_has_are_not_compared() -> None:
     found = compare(run(near(1.0)), run(near(1.0)))
     assert [change.metric for _, change in found.called()] == ["latency_mean", "error_rate"]

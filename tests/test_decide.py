@@ -127,6 +127,8 @@ def test_without_criteria_the_cheapest_wins_and_without_prices_the_fastest() -> 
     found = decided(made("a", 1, 1.0, None), made("a", 2, 9.0, None), criteria={"latency_mean": 10.0})
     assert found.winner == "a/p/closed-1/0"
     assert said(found)[0].startswith("No price is known; fastest inside the criteria: ")
+    found = decided(made("a", 1, 1.0, None), made("b", 1, 20.0, 9.0), criteria={"latency_mean": 10.0})
+    assert said(found)[0].startswith("Nothing that passes has a price; fastest inside the criteria: a ")
 
 
 def states(row: dict[str, Any], **criteria: float) -> list[tuple[Standing, float | None]]:
@@ -175,6 +177,8 @@ def test_every_criterion_has_a_unit_and_only_times_are_in_seconds() -> None:
 
 def test_no_throughput_has_no_price_and_fails_a_limit_on_it() -> None:
     assert states(made("a", 1, None, None, requests_per_s=0.0), cost_per_10k=5.0) == [(Standing.FAIL, math.inf)]
+    (nothing_served,) = said(decided(made("a", 1, None, None, requests_per_s=0.0), criteria={"cost_per_10k": 5.0}))
+    assert nothing_served.endswith("cost per 10,000 requests has no bound, as none was served.")
     nothing_good = made("a", 1, 9.0, 5.0, requests_per_s=3.0, good_token_throughput=0.0)
     assert states(nothing_good, price_per_1m_good_tokens=5.0) == [(Standing.FAIL, math.inf)]
 
@@ -285,3 +289,17 @@ def test_what_went_wrong_in_a_later_repeat_is_in_the_setting() -> None:
 def test_one_bad_repeat_spoils_the_setting() -> None:
     rows = [made("a", 1, 2.0, 20.0, repeat=i, valid=valid) for i, valid in enumerate(("VALID", "INVALID"))]
     assert decided(*rows).winner is None
+
+
+def test_what_never_answered_is_not_chosen_where_no_criterion_would_tell() -> None:
+    """All requests failed: the trial is whole and VALID, has no latency and no price, and nothing to miss."""
+    dead = made("a", 1, None, None, failed=100, error_rate=1.0)
+    found = decided(dead, made("b", 1, 1.0, 40.0), criteria={})
+    assert (found.winner, len(said(found))) == ("b/p/closed-1/0", 1)
+    found = decided(dead, criteria={})
+    assert (found.winner, found.nearest) == (None, None)
+    assert said(found) == [
+        "Nothing can be chosen: every setting that is whole and VALID has a trial in which no request succeeded."
+    ]
+    found = decided(dead | {"valid": "INVALID", "reasons": ["not_sent"]}, made("b", 1, 1.0, 40.0), criteria={})
+    assert len(said(found)) == 1, "it would not pass"

@@ -44,6 +44,11 @@ def test_more_requests_than_latency_allows_cannot_be() -> None:
     assert "over_ceiling" not in found(made(1, 23.4, 2.6))
 
 
+def test_where_no_request_succeeded_there_is_no_latency_to_hold_throughput_against() -> None:
+    nothing = {"latency_mean": None, "transactions_per_minute": 0.0, "little_ratio": 1.1}
+    assert "over_ceiling" not in found(made(1, 25.0, 2.6) | nothing)
+
+
 def test_equal_percentiles_are_those_of_averages() -> None:
     same = {"latency_p50": 2.6, "latency_p95": 2.6, "latency_p99": 2.6}
     assert "equal_percentiles" in found(made(1, 23.0, 2.6, **same))

@@ -110,6 +110,35 @@ def test_a_cost_that_is_not_known_is_a_dash_and_not_nothing() -> None:
     assert "The total cost for running all experiments is –." in write((findings, manifest))
 
 
+def test_what_was_never_played_is_no_experiment_without_a_price() -> None:
+    findings, manifest = reported.small_run()
+    first, second = manifest["experiments"]
+    first |= {"duration_s": None, "cost_usd": None}
+    assert f"all experiments is ${second['cost_usd']:.2f}." in write((findings, manifest))
+
+
+def test_only_what_was_measured_misses_or_satisfies_the_criteria() -> None:
+    findings, manifest = reported.small_run(criteria={"latency_mean": 60.0})
+    rows = findings.trials.to_pylist()
+    satisfied = "satisfied the configured performance criteria: `Latency` < `60s`."
+    assert f"All experiments {satisfied}" in write((findings, manifest))
+    never = {"latency_mean": None, "requests": 0, "state": "planned", "valid": "INCONCLUSIVE"}
+    stopped = [row | (never if row["payload"] == manifest["report"]["payload"] else {}) for row in rows]
+    assert "No experiment run can be counted against the configured performance criteria" in write(
+        (reported.findings(stopped), manifest)
+    )
+    text = write((reported.findings([*rows[:-1], rows[-1] | never]), manifest))
+    assert f"All 7 experiment run(s) that can be counted {satisfied}" in text
+
+
+def test_what_never_answered_is_no_option() -> None:
+    findings, manifest = reported.small_run(criteria={})
+    rows = [row | {"latency_mean": None} for row in findings.trials.to_pylist()]
+    text = write((reported.findings(rows), manifest))
+    assert "The best option" not in text
+    assert text.count("did not find any combination") == 4
+
+
 def test_a_simulated_run_says_so_before_anything_else() -> None:
     findings, manifest = reported.small_run()
     for experiment in manifest["experiments"]:
@@ -144,6 +173,10 @@ def test_a_run_without_trials_still_has_a_report() -> None:
     text = write((reported.findings([]), manifest))
     assert "> **Partial.**" in text
     assert "## Plots" in text
+    assert "can be counted against the configured performance criteria" in text
+    assert not re.search(r"\b0 of 0\b", text)
+    manifest["report"] = {"payload": None}
+    assert "inside every configured criteria. Nothing was measured." in write((reported.findings([]), manifest))
 
 
 def test_hostile_names_cannot_leave_their_cell() -> None:

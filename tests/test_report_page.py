@@ -162,9 +162,33 @@ def test_where_load_actors_send_from_other_hosts_the_page_names_them() -> None:
     assert "bench-1 (2 CPUs); load actors on bench-2" in words(write((findings, manifest)))
 
 
-def test_a_run_without_trials_still_has_a_page() -> None:
-    manifest = reported.manifest(reported.SEED_NAMES, ["payload_en_1-500"], state="failed")
-    assert "Nothing was measured." in words(write((reported.findings([]), manifest)))
+def test_a_run_without_trials_still_has_a_page_that_counts_none_of_them() -> None:
+    manifest = reported.manifest(reported.SEED_NAMES, ["payload_en_1-500"], state="failed", region=None)
+    read = words(write((reported.findings([]), manifest)))
+    assert "Nothing was measured." in read
+    assert "Partial. The run's state is “failed”." in read
+    assert "No request was measured." in read
+    assert "No trial can be counted." in read
+    assert not re.search(r"\b0 of 0\b|\bof 0\b|region None", read)
+
+
+def test_what_never_answered_is_not_the_choice_of_a_page_without_criteria() -> None:
+    findings, manifest = reported.small_run(criteria={})
+    never = {name: None for name in findings.trials.column_names if name.startswith(("latency_", "price_per_1"))}
+    rows = [row | never | {"ok": 0, "failed": row["requests"]} for row in findings.trials.to_pylist()]
+    read = words(write((reported.findings(rows), manifest)))
+    assert "every setting that is whole and VALID has a trial in which no request succeeded." in read
+    assert "No trial that answered can be counted." in read
+    assert not re.search("– s mean|No price is known; fastest|Cheapest that meets", read)
+
+
+def test_a_price_of_what_was_never_played_is_no_unknown_price() -> None:
+    findings, manifest = reported.small_run()
+    first, second = manifest["experiments"]
+    second |= {"duration_s": None, "cost_usd": None}
+    assert "without a price" not in words(write((findings, manifest)))
+    first |= {"duration_s": None, "cost_usd": None}
+    assert "Nothing that has a price was played, so no cost is given." in words(write((findings, manifest)))
 
 
 def test_without_prices_or_criteria_the_page_says_what_it_can() -> None:
@@ -515,6 +539,8 @@ def test_numbers_are_rounded_for_display_only() -> None:
     ]  # fmt: skip
     assert [spoken.times(value) for value in (1.004, 4.188, 13.57)] == ["1.00×", "4.2×", "14×"]
     assert [text.short(value, 2) for value in (2.6, 0.0, 10.294)] == ["2.6", "0.0", "10.29"]
+    assert [text.short(value, 2) for value in (0.0004123, 300.0, None)] == ["0.000412", "300.0", "–"]
+    assert text.short(0.00003, 6) == "0.00003", "not in powers of ten"
 
 
 def test_warming_up_needs_no_run() -> None:

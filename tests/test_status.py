@@ -53,6 +53,10 @@ def test_a_finished_run_is_told_from_run_json_alone(tmp_path: Path) -> None:
     assert text(found).plain == "bench: done; trials: 2 done"
 
 
+def test_a_run_whose_trials_a_search_has_yet_to_choose_has_none(tmp_path: Path) -> None:
+    assert text(status(run_dir(tmp_path / "run", "failed"))).plain == "bench: failed; trials: none"
+
+
 def test_a_run_that_measures_is_told_with_its_live_figures(tmp_path: Path) -> None:
     path = run_dir(tmp_path / "run", "running", "done", "planned")
     write(path, snapshot(tmp_path))

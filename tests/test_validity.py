@@ -243,3 +243,21 @@ def test_a_faster_second_time_is_a_cache_unless_first_times_got_faster_by_themse
         "a second time took 50% of the time of a first: a cache" + ", or a slow start" * bool(fell)
     )
     assert verdict(summary | {"repeat_ratio": 0.5, "repeat_ratio_high": 0.91}, {})[0] is Valid.VALID
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ({"missing_rows": 0, "lost_actors": 1}, "1 load actor died"),
+        ({"missing_rows": 1, "lost_actors": 0}, "1 planned request left no result"),
+        ({"missing_rows": 3, "lost": 2, "lost_actors": 2}, "5 planned requests left no result, 2 load actors died"),
+    ],
+)
+def test_what_was_lost_is_counted_in_words_and_what_was_not_is_left_out(lost: dict[str, int], said: str) -> None:
+    _, reasons = verdict({"requests": 100, **lost}, {})
+    assert [reason.text for reason in reasons] == [said]
+
+
+def test_one_request_is_too_few() -> None:
+    _, reasons = verdict({"requests": 1}, {"latency_p95": 1.0})
+    assert reasons[0].text == "1 request is too few for latency_p95, which needs 72"

@@ -103,6 +103,8 @@ def _wanting(metric: str, base: Setting, candidate: Setting) -> tuple[int | None
         floor, requests = stats.interval_floor(0.95), setting.row["requests"]
         if metric.endswith("_p95") and requests < floor:
             return floor, f"{requests:,} requests in the {side}"
+        if setting.row["requests_per_s"] == 0:
+            return None, f"nothing was served in the {side}"
     return None, "one run has no number"
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from raybench.analysis.spoken import (
     between,
+    criterion_beyond,
     criterion_name,
     criterion_value,
     listed,
@@ -75,7 +76,7 @@ def decide(trials: pa.Table, criteria: Mapping[str, float], payload: str | None 
     here = [setting for setting in everything if setting.payload == asked]
     passing, nearest = passing_and_nearest(here)
     winner = passing[0] if passing else None
-    kept_out = [s for s in here if s.played and not (s.missed or s.counts)]
+    kept_out = [s for s in here if s.answered and not (s.missed or s.counts)]
     cheaper = [s for s in kept_out if winner is None or s.rank < winner.rank]
     close = [other for other in passing[1:] if winner and _as_cheap(winner, other)]
     return Decision(
@@ -93,10 +94,10 @@ def _id(setting: Setting | None) -> str | None:
 
 
 def passing_and_nearest(here: Sequence[Setting]) -> tuple[list[Setting], Setting | None]:
-    """What counts and passes, cheapest first; and if nothing does, what counts and comes nearest."""
+    """What counts, answers and passes, cheapest first; and if nothing does, what counts and comes nearest."""
     trusted = [setting for setting in here if setting.counts]
-    passing = sorted((setting for setting in trusted if not setting.missed), key=lambda setting: setting.rank)
-    missing = sorted(trusted, key=lambda setting: (setting.distance, setting.rank))
+    passing = sorted((s for s in trusted if s.answered and not s.missed), key=lambda setting: setting.rank)
+    missing = sorted((s for s in trusted if s.missed), key=lambda setting: (setting.distance, setting.rank))
     return passing, None if passing or not missing else missing[0]
 
 
@@ -127,11 +128,14 @@ def _sentences(
     judged: bool,
 ) -> Iterable[Sentence]:
     if winner is not None:
-        yield _winner(winner, judged)
+        yield _winner(winner, judged, priced=any(setting.usd.value is not None for setting in here))
         if close:
             yield _close(close)
     elif nearest is not None:
         yield _nearest(nearest)
+    elif any(setting.counts for setting in here):
+        failed = ": every setting that is whole and VALID has a trial in which no request succeeded."
+        yield (Phrase("Nothing can be chosen", True), Phrase(failed))
     elif here:
         yield (Phrase("No trial can be decided by", True), Phrase(": none is both whole and VALID."))
     else:
@@ -156,9 +160,10 @@ def _close(close: Sequence[Setting]) -> Sentence:
     return (*phrases, Phrase("."))
 
 
-def _winner(winner: Setting, judged: bool) -> Sentence:
+def _winner(winner: Setting, judged: bool, *, priced: bool) -> Sentence:
     if winner.usd.value is None:
-        rule = "No price is known; fastest inside the criteria: " if judged else "No price is known; fastest: "
+        rule = "Nothing that passes has a price; fastest" if priced else "No price is known; fastest"
+        rule += " inside the criteria: " if judged else ": "
     else:
         rule = "Cheapest inside the criteria: " if judged else "Cheapest (no criteria are set): "
     parts = [_latency(winner)]
@@ -182,7 +187,11 @@ def _standing(state: State) -> str:
         return f"{name} is not known"
     if math.isinf(state.exceedance):
         value = criterion_value(state.criterion, state.value)
-        return f"{name} is {value} where none is allowed" if state.value else f"{name} never ends"
+        return (
+            f"{name} is {value} where none is allowed"
+            if state.value
+            else f"{name} {criterion_beyond(state.criterion)}"
+        )
     return f"{name} is {times(state.exceedance)} the limit"
 
 

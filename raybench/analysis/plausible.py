@@ -60,7 +60,8 @@ def _idle(rows: Sequence[Facts], asked: Asked) -> Iterator[Doubt]:
 
 
 def _impossible(rows: Sequence[Facts], asked: Asked) -> Iterator[Doubt]:
-    over = [row for row in rows if (little(row) or 0) > CEILING]
+    known = [row for row in rows if row["transactions_per_minute"] and row["latency_mean"]]
+    over = [row for row in known if (little(row) or 0) > CEILING]
     if over:
         row = max(over, key=lambda row: little(row) or 0)
         most = 60 * row["concurrency"] / row["latency_mean"]

@@ -40,6 +40,11 @@ def criterion_value(criterion: str, value: float | None) -> str:
     return f"${usd(value)}" if criterion_unit(criterion) == "USD" else f"{seconds(value)} s"
 
 
+def criterion_beyond(criterion: str) -> str:
+    """What is said of a criterion beyond any number: too few requests finished, or what is paid for never came."""
+    return "has no bound, as none was served" if criterion_unit(criterion) == "USD" else "never ends"
+
+
 def criterion_limit(criterion: str, limit: float) -> str:
     """The limit of a criterion with its unit, as the person wrote it: `$20`, `1 %`, `3.8 s`."""
     if criterion_unit(criterion) == "1":

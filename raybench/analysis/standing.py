@@ -94,6 +94,11 @@ class Setting:
         return bool(self.row.get("requests"))
 
     @property
+    def answered(self) -> bool:
+        """Whether each of its trials had a request that succeeded: without one there is nothing to choose."""
+        return self.row["latency_mean"] is not None
+
+    @property
     def counts(self) -> bool:
         """Whether it may be decided by: its trials were played whole and are VALID."""
         return bool(self.row["state"] == TrialState.DONE and self.row["valid"] == Valid.VALID)

@@ -241,7 +241,8 @@ def _too_few(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
         return
     for name, q in _percentiles(criteria):
         if requests < (floor := stats.interval_floor(q)):
-            text = f"{requests:,} requests are too few for {name}, which needs {floor:,}"
+            few = f"{requests:,} {'request is' if requests == 1 else 'requests are'} too few"
+            text = f"{few} for {name}, which needs {floor:,}"
             yield Reason("too_few", text, "measure longer", Valid.INCONCLUSIVE)
     for name in criteria:
         column = criterion_column(name)
@@ -259,8 +260,14 @@ def _lost_rows(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason
     lost = (summary.get("missing_rows") or 0) + (summary.get("lost") or 0)
     actors = summary.get("lost_actors") or 0
     if lost or actors:
-        gone = f"{lost:,} planned requests left no result" + (f", {actors:,} load actors died" if actors else "")
-        yield Reason("lost_rows", gone, "see the actors' logs; play the trial again", Valid.INVALID)
+        rows = f"{lost:,} planned request{'' if lost == 1 else 's'} left no result" if lost else ""
+        died = f"{actors:,} load actor{'' if actors == 1 else 's'} died" if actors else ""
+        yield Reason(
+            "lost_rows",
+            ", ".join(filter(None, (rows, died))),
+            "see the actors' logs; play the trial again",
+            Valid.INVALID,
+        )
 
 
 CHECKS: tuple[Check, ...] = (

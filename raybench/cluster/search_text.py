@@ -10,7 +10,8 @@ def sentence(searched: Searched) -> str:
     asked = f"{search.metric} <= {search.limit_s:g} s"
     if verdict is None:
         return f"{about}: the search for the highest rate with {asked} was interrupted."
-    cost = f"{verdict.probes} probes, {verdict.seconds / 60:.1f} of at most {search.max_s / 60:g} min"
+    cost = f"{verdict.probes} probe{'' if verdict.probes == 1 else 's'}"
+    cost += f", {verdict.seconds / 60:.1f} of at most {search.max_s / 60:g} min"
     if verdict.usd is not None:
         cost += f", {verdict.usd:.2f} {'' if search.max_usd is None else f'of at most {search.max_usd:.2f} '}USD"
     failing = "no rate failed" if verdict.failing is None else f"{verdict.failing:g}/s failed"

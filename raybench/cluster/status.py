@@ -65,7 +65,7 @@ def show(found: Mapping[str, Any]) -> None:
 
 def text(found: Mapping[str, Any]) -> Text:
     """The state for people."""
-    trials = ", ".join(f"{number} {state}" for state, number in sorted(found["trials"].items()))
+    trials = ", ".join(f"{number} {state}" for state, number in sorted(found["trials"].items())) or "none"
     lines = [Text(f"{found['name']}: {_STATES.get(found['state'], found['state'])}; trials: {trials}")]
     if found["live"]:
         ago_s = found["live_s_ago"]

@@ -13,6 +13,8 @@ from raybench.report.naming import NamedExperiment, payload_label
 from raybench.report.text import count, fixed
 from raybench.report.view import View
 
+NONE = "No trial that answered can be counted."
+
 
 @dataclass(frozen=True, slots=True)
 class Said:
@@ -59,7 +61,7 @@ def cards(view: View) -> list[dict[str, str]]:
 def _cheapest(view: View) -> dict[str, str]:
     cell = view.winner or view.nearest
     if cell is None:
-        return _card("mute", "Cheapest", "–", "No trial can be counted.")
+        return _card("mute", "Cheapest", "–", NONE)
     doubtful = view.winner is not None and view.limits and cell.standing is not Standing.PASS
     what = "Cheapest by its best estimate" if doubtful else "Cheapest that meets every criterion"
     name = f"{cell.experiment.label}, {cell.load_text}."
@@ -76,7 +78,7 @@ def _fastest(view: View) -> dict[str, str]:
     inside = [cell for cell in counted if cell.met]
     cell = min(inside or counted, key=lambda cell: cell.row["latency_mean"], default=None)
     if cell is None:
-        return _card("mute", "Fastest", "–", "No trial can be counted.")
+        return _card("mute", "Fastest", "–", NONE)
     what = "Fastest inside the limits" if inside and view.limits else "Fastest measured"
     name = f"{cell.experiment.label}, {cell.load_text}"
     price = f", ${usd(cell.row[PRICE])} / 10k" if cell.row[PRICE] else ""
@@ -159,7 +161,7 @@ def choices(view: View) -> list[Choice]:
                 nearest.load_text, sentences.account(nearest)
             )
         else:
-            html = Markup("No trial can be counted.")
+            html = Markup(NONE)  # noqa: S704
         state, glyph = (cell.standing, cell.glyph) if cell else (Standing.MISSING, "–")
         found.append(Choice(payload_label(payload), view.experiments[experiment], state, glyph, html))
     return found

@@ -28,8 +28,8 @@ def banners(view: View) -> list[Banner]:
     cut = sum(cell.row["state"] != TrialState.DONE for cell in view.cells)
     if view.manifest["state"] != RunState.DONE or cut:
         state = text.clean(view.manifest["state"])
-        said = f"The run's state is “{state}”; {cut} of {view.counted(len(view.cells))} did not run to the end."
-        found.append(Banner("partial", "Partial.", said))
+        trials = f"; {cut} of {view.counted(len(view.cells))} did not run to the end" if view.cells else ""
+        found.append(Banner("partial", "Partial.", f"The run's state is “{state}”{trials}."))
     if stopped := view.manifest.get("resumed_utc"):
         times = text.count(len(stopped), "time")
         said = f"The run stopped and was resumed {times}, last at {text.clean(stopped[-1])}; its trials lie apart."

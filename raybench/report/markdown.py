@@ -51,7 +51,7 @@ def markdown(findings: Findings, decision: decide.Decision, manifest: Mapping[st
 def write(view: View, charts: Sequence[str] = tuple(PLOTS)) -> str:
     """The Markdown of a view; `charts` are the files in charts/ that there are."""
     manifest = view.manifest
-    missed = [cell for cell in view.asked if not cell.met]
+    missed = [cell for cell in view.asked if cell.setting.played and not cell.met]
     return document(
         "report.md.j2",
         banners=_banners(view),
@@ -102,15 +102,15 @@ def _summary(view: View) -> str:
     instances = ", ".join(markdown_code(kind) for kind in types)
     head = f'We did performance benchmarking for {model} on "{instances}" on multiple datasets and based on the '
     head += "test results "
-    dataset = markdown_code(view.payload)
+    dataset = f" for dataset {markdown_code(view.payload)}" if view.payload else ""
     reasons = " ".join(decide.plain(sentence) for sentence in view.decision.sentences)
     reasons = markdown_text(reasons, 2000)
     winner = view.winner
     if winner is not None:
         instance = markdown_code(winner.row["instance_type"])
-        said = f"the best price performance for dataset {dataset} is provided by the {instance}."
+        said = f"the best price performance{dataset} is provided by the {instance}."
         return f"{head}{said} {reasons} {rule(view)}"
-    none = f"no configuration provides a price performance inside every configured criteria for dataset {dataset}."
+    none = f"no configuration provides a price performance inside every configured criteria{dataset}."
     return f"{head}{none} {reasons} {rule(view)}"
 
 
@@ -150,8 +150,12 @@ def _criteria_said(view: View, missed: int) -> str:
     ]
     if not parts:
         return "No performance criteria were configured."
+    counted = sum(cell.counted for cell in view.asked)
     if not missed:
-        return f"All experiments satisfied the configured performance criteria: {', '.join(parts)}."
+        said = f"All {counted} experiment run(s) that can be counted satisfied"
+        said = "All experiments satisfied" if counted == len(view.asked) else said
+        said = said if counted else "No experiment run can be counted against"
+        return f"{said} the configured performance criteria: {', '.join(parts)}."
     return (
         f"There were a total of {missed} experiment run(s) that failed at least one configured performance criteria: "
         f"{', '.join(parts)}. See table below."
@@ -190,9 +194,10 @@ def _cost(experiment: Mapping[str, Any]) -> list[str]:
 
 
 def _total(experiments: Sequence[Mapping[str, Any]]) -> str:
-    """What all experiments cost together; a dash where no price is known."""
-    known = [experiment["cost_usd"] for experiment in experiments if experiment["cost_usd"] is not None]
-    without = len(experiments) - len(known)
+    """What all experiments that were played cost together; a dash where no price is known."""
+    played = [experiment["cost_usd"] for experiment in experiments if experiment["duration_s"] is not None]
+    known = [cost for cost in played if cost is not None]
+    without = len(played) - len(known)
     left_out = f", {count(without, 'experiment')} without a price left out" if without else ""
     return f"${sum(known):.2f}{left_out}" if known else NO_NUMBER
 
@@ -210,7 +215,10 @@ def _recommendation(view: View, payload: str, experiment: str) -> tuple[str, str
     inside = [
         cell
         for cell in view.cells
-        if (cell.row["payload"], cell.row["experiment"]) == (payload, experiment) and cell.counted and cell.within
+        if (cell.row["payload"], cell.row["experiment"]) == (payload, experiment)
+        and cell.counted
+        and cell.setting.answered
+        and cell.within
     ]
     cell = min(inside, key=_cheapness, default=None)
     dataset = markdown_code(payload)

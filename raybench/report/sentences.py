@@ -10,6 +10,7 @@ from raybench.analysis.columns import PRICE, criterion_unit
 from raybench.analysis.decide import Phrase
 from raybench.analysis.spoken import (
     between,
+    criterion_beyond,
     criterion_limit,
     criterion_name,
     criterion_value,
@@ -65,7 +66,7 @@ def missed(state: State) -> str:
     if state.exceedance is None:
         return f"{name} could not be measured"
     if state.value is None:
-        return f"{name} lies beyond what ever finished (limit {limit})"
+        return f"{name} {criterion_beyond(state.criterion)} (limit {limit})"
     value = criterion_value(state.criterion, state.value)
     if state.standing == "unsure":
         return f"{name} is too close to call ({value}, limit {limit})"
@@ -121,6 +122,8 @@ def errors(cells: Sequence[Cell]) -> str:
     """How many requests failed in all, and how little an absence of errors says."""
     failed = sum(cell.row["requests"] - cell.row["ok"] for cell in cells)
     total = sum(cell.row["requests"] for cell in cells)
+    if not total:
+        return "No request was measured."
     if failed:
         return f"{count(failed, 'request')} of {total:,} failed; every one stays in its denominator."
     return f"None of {count(total, 'request')} failed."
@@ -137,6 +140,8 @@ def price(cells: Sequence[Cell]) -> str:
 def misses(view: View) -> str:
     """How many of the cells on the data set asked about miss which criterion."""
     counted = [cell for cell in view.asked if cell.counted]
+    if not counted:
+        return f"No {view.thing} can be counted."
     fails = {name: sum(_fails(cell, name) for cell in counted) for name in view.limits}
     parts = [f"{number} on {criterion_name(name)}" for name, number in fails.items() if number]
     total = sum(cell.standing == "fail" for cell in counted)

@@ -39,13 +39,14 @@ def lines(view: View) -> list[Spent]:
 def said(found: Sequence[Spent], experiments: Sequence[Mapping[str, Any]]) -> str:
     """What the run cost, and what that leaves out."""
     known = [one for one in found if one.usd is not None]
+    without = sum(experiment["price_per_hour"] is None for experiment in experiments)
     if not known:
-        return "No price is known, so no cost is given."
+        why = "No price is known" if without == len(experiments) else "Nothing that has a price was played"
+        return f"{why}, so no cost is given."
     by = {what: sum(one.usd or 0 for one in known if one.what == what) for what in _WHAT.values()}
     parts = [f"${usd(cost)} {what}" for what, cost in by.items() if any(one.what == what for one in known)]
     text = f"The run itself: {listed(parts)}, at hourly prices."
     if not any(one.what != _WHAT["load"] for one in known):
         text += " Deployment and idle time are not known, and not in it."
-    without = sum(experiment["price_per_hour"] is None for experiment in experiments)
     text += f" {count(without, 'experiment')} without a price left out." if without else ""
     return text + (" None of it was billed: simulated." if all(e["simulated"] for e in experiments) else "")

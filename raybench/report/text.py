@@ -4,7 +4,7 @@ import math
 import unicodedata
 from collections.abc import Callable
 
-from raybench.analysis.spoken import NO_NUMBER
+from raybench.analysis.spoken import NO_NUMBER, seconds
 
 LABEL_CHARS = 60
 _HIDDEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
@@ -55,8 +55,16 @@ def fixed(value: float | None, places: int) -> str:
 
 
 def short(value: float | None, places: int) -> str:
-    """A number as the seed's tables print it: rounded, without the zeros that only fill, `2.6` and `0.0`."""
-    return str(round(float(value), places)) if value is not None and math.isfinite(value) else NO_NUMBER
+    """A number as the seed's tables print it: rounded, without the zeros that only fill, `2.6` and `0.0`.
+
+    What would round to nothing keeps three figures, `0.000412`.
+    """
+    if value is None or not math.isfinite(value):
+        return NO_NUMBER
+    if value and not round(value, places):
+        return seconds(value)
+    shown = f"{value:.{places}f}".rstrip("0")
+    return f"{shown}0" if shown.endswith(".") else shown
 
 
 def span(low: float | None, high: float | None, write: Callable[[float], str]) -> str:

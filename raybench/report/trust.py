@@ -46,8 +46,10 @@ def checks(view: View) -> list[Check]:
     return found[:place] + _doubts(view) + found[place:]
 
 
-def _validity(view: View) -> Check:
+def _validity(view: View) -> Check | None:
     cells = view.cells
+    if not cells:
+        return None
     invalid = [cell for cell in cells if not cell.valid]
     doubtful = [cell for cell in cells if cell.row["valid"] == Valid.INCONCLUSIVE]
     parts = [f"{len(cells) - len(invalid) - len(doubtful)} of {view.counted(len(cells))} valid"]
@@ -62,7 +64,9 @@ def _validity(view: View) -> Check:
     return Check("Trials hold up", "fail" if invalid else "warn" if doubtful else "pass", ", ".join(parts), evidence)
 
 
-def _finished(view: View) -> Check:
+def _finished(view: View) -> Check | None:
+    if not view.cells:
+        return None
     cut = [cell for cell in view.cells if cell.row["state"] != TrialState.DONE]
     found = f"{len(view.cells) - len(cut)} of {view.counted(len(view.cells))} ran to the end"
     evidence = (
@@ -71,7 +75,9 @@ def _finished(view: View) -> Check:
     return Check("Trials ran to their end", "warn" if cut else "pass", found, evidence)
 
 
-def _accounted(view: View) -> Check:
+def _accounted(view: View) -> Check | None:
+    if not view.cells:
+        return None
     total = {name: sum(cell.row[name] or 0 for cell in view.cells) for name in ("not_sent", "lost", "missing_rows")}
     gone = sum(total.values())
     found = "every planned request has its row" if not total["missing_rows"] else f"{total['missing_rows']:,} missing"
