@@ -28,6 +28,7 @@ ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML confi
 RunDirectory = Annotated[
     str, typer.Argument(metavar="RUN_DIR", help="The directory of a run, or s3://BUCKET/PREFIX.", show_default=False)
 ]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)]
 Jobs = Annotated[str, typer.Option(help="The cluster's Ray Jobs API.")]
 Out = Annotated[Path | None, typer.Option(help="Run directory to make; default runs/NAME-TIME.", show_default=False)]
 Place = Annotated[
@@ -104,7 +105,7 @@ def submit(
 
 
 @app.command()
-def attach(job: Annotated[str, typer.Argument(help="The job's id.")], out: Out = None, address: Jobs = JOBS) -> None:
+def attach(job: JobId, out: Out = None, address: Jobs = JOBS) -> None:
     """Follow a submitted job again, and fetch its run directory."""
     from raybench.cluster.monitor import Screen
     from raybench.cluster.submit import attach as follow
@@ -114,7 +115,7 @@ def attach(job: Annotated[str, typer.Argument(help="The job's id.")], out: Out =
 
 
 @app.command()
-def stop(job: Annotated[str, typer.Argument(help="The job's id.")], address: Jobs = JOBS) -> None:
+def stop(job: JobId, address: Jobs = JOBS) -> None:
     """Ask a submitted job to drain and report what there is."""
     from raybench.cluster.submit import stop as ask
 
@@ -267,8 +268,10 @@ def compare(
 
 @app.command()
 def simulate(
-    profile: Annotated[str, typer.Argument(help="fixed, llama2-70b-g5-tgi or llama2-70b-p4d-tgi.")] = "fixed",
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 0,
+    profile: Annotated[
+        str, typer.Argument(metavar="PROFILE", help="fixed, llama2-70b-g5-tgi or llama2-70b-p4d-tgi.")
+    ] = "fixed",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 0,
 ) -> None:
     """Serve a local endpoint that speaks the SageMaker Runtime API, until interrupted."""
     from raybench.simulator.launch import simulate as serve

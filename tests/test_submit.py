@@ -212,6 +212,13 @@ def test_an_address_where_nobody_answers_is_refused_at_once() -> None:
             pass
 
 
+@pytest.mark.parametrize("port", ["-1", "99999"])
+def test_a_port_that_is_none_is_refused_and_not_another_one_served(port: str) -> None:
+    refused = CliRunner().invoke(app, ["simulate", "--port", port])
+    assert refused.exit_code == 2
+    assert "--port" in refused.output
+
+
 @dataclass(frozen=True)
 class Head:
     """A Ray head of this test alone."""
