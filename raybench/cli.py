@@ -94,7 +94,7 @@ def submit(
     out: Place = None,
     address: Jobs = JOBS,
 ) -> None:
-    """Measure the same as a job of a Ray cluster, follow it, and fetch its run directory."""
+    """Measure CONFIG as a job of a Ray cluster. Follows it, and fetches its run directory."""
     from raybench.cluster.monitor import Screen
     from raybench.cluster.submit import submit as send
     from raybench.config import load_config
@@ -128,7 +128,7 @@ def plan(
     rehearse: Annotated[bool, typer.Option("--rehearse", help="Play it in virtual time first.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Validate CONFIG and print its trials, their time and their cost; touch nothing."""
+    """Validate CONFIG and print its trials, time and cost. Touches nothing."""
     from raybench import plan_text
     from raybench.config import load_config
     from raybench.plan import plan as planned_by
@@ -150,7 +150,7 @@ def report(
     run_dir: RunDirectory,
     png: Annotated[bool, typer.Option("--png", help="Also write each chart as PNG, beside its SVG.")] = False,
 ) -> None:
-    """Rebuild trials.parquet, report.html and report.md of RUN_DIR from its rows."""
+    """Rebuild the reports of RUN_DIR from its rows. Writes trials.parquet, report.html and report.md."""
     from raybench.publish import report as rebuild
 
     rebuild(_at_hand(run_dir), png)
@@ -165,7 +165,7 @@ def resume(
         Path | None, typer.Option(help="Where the config's paths start from, if not where they did.")
     ] = None,
 ) -> None:
-    """Finish the run in RUN_DIR: play what is left, report all; a finished run stays as it is."""
+    """Play what is left of the run in RUN_DIR. Reports all of it; a finished run stays as it is."""
     from raybench import fetching, s3
     from raybench.cluster.monitor import Screen
     from raybench.resume import resume as go_on
@@ -191,12 +191,12 @@ def status(
     run_dir: RunDirectory,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print how far the run in RUN_DIR is and, while it measures, its live figures."""
+    """Print how far the run in RUN_DIR is. Live figures too, while it measures."""
     from raybench import fetching
     from raybench.cluster import status as room
 
     with fetching.glimpsed(run_dir) as path:
-        found = room.status(path) | {"run_dir": run_dir}
+        found = room.status(path) | {"run_dir": run_dir.rstrip("/")}
     if as_json:
         print(json.dumps(found, indent=1))
     else:
@@ -208,7 +208,7 @@ def deploy(
     config: ConfigFile,
     hours: Annotated[float, typer.Option(min=0.1, max=168, help="How long until `gc` may delete them.")] = 2.0,
 ) -> None:
-    """Create the endpoints that CONFIG says to deploy, and wait until they serve; they cost until torn down."""
+    """Create the endpoints that CONFIG says to deploy. Waits until they serve; they cost until torn down."""
     from raybench.config import load_config
     from raybench.deploying import deploy as make
 
@@ -217,7 +217,7 @@ def deploy(
 
 @app.command()
 def teardown(config: ConfigFile) -> None:
-    """Delete the endpoints that CONFIG deployed, with their configs and models, and print what they cost."""
+    """Delete the endpoints that CONFIG deployed. Their configs and models too; prints what they cost."""
     from raybench.config import load_config
     from raybench.deploying import teardown as end
 
@@ -230,7 +230,7 @@ def gc(
     region: Annotated[str | None, typer.Option(help="Only here; default yours and the ledger's.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete what is found.")] = False,
 ) -> None:
-    """Find endpoints of raybench that a crash left behind or that have expired; nothing else is ever touched."""
+    """Find endpoints that a crash left behind or that expired. Only raybench's own are ever touched."""
     from raybench.deploying import gc as sweep
 
     sweep(run, region, yes, print)
@@ -256,7 +256,7 @@ def compare(
     enforce: Annotated[bool, typer.Option("--enforce", help="Exit 4 if anything got worse.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare two runs cell by cell: worse, better, same or can't tell; write compare.html and compare.md."""
+    """Compare two runs: worse, better, same or can't tell. Cell by cell; writes compare.html and compare.md."""
     from raybench import comparing, comparing_text
 
     before, after = _at_hand(base), _at_hand(candidate)
@@ -273,7 +273,7 @@ def simulate(
     ] = "fixed",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 0,
 ) -> None:
-    """Serve a local endpoint that speaks the SageMaker Runtime API, until interrupted."""
+    """Serve a local endpoint that speaks SageMaker's Runtime API. Ends when interrupted."""
     from raybench.simulator.launch import simulate as serve
 
     serve(profile, port)
@@ -285,7 +285,7 @@ def selftest(
     address: Annotated[str, typer.Option(help="Ray cluster: local, auto, or HOST:PORT.")] = "local",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure this machine's own measurement error against the simulator."""
+    """Measure this machine's own error against the simulator."""
     from raybench import selftest_text
     from raybench.cluster.monitor import Screen
     from raybench.selftest import selftest as measured
