@@ -77,7 +77,7 @@ def head(view: View) -> dict[str, Any]:
         "title": f"{model}: which endpoint, at which load?",
         "meta": [
             f"run {text.clean(manifest['run_id'])}",
-            f"region {text.clean(manifest['region'])}",
+            *([f"region {text.clean(manifest['region'])}"] if manifest["region"] else []),
             f"{text.clean(manifest['started_utc'])} – {text.clean(manifest['finished_utc'] or 'unfinished')}",
             f"{text.count(trials, 'trial')}{repeats}, {text.count(requests, 'request')}",
         ],
