@@ -28,6 +28,7 @@ ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML confi
 RunDirectory = Annotated[
     str, typer.Argument(metavar="RUN_DIR", help="The directory of a run, or s3://BUCKET/PREFIX.", show_default=False)
 ]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)]
 Jobs = Annotated[str, typer.Option(help="The cluster's Ray Jobs API.")]
 Out = Annotated[Path | None, typer.Option(help="Run directory to make; default runs/NAME-TIME.", show_default=False)]
 Place = Annotated[
@@ -93,7 +94,7 @@ def submit(
     out: Place = None,
     address: Jobs = JOBS,
 ) -> None:
-    """Measure the same as a job of a Ray cluster, follow it, and fetch its run directory."""
+    """Measure CONFIG as a job of a Ray cluster. Follows it, and fetches its run directory."""
     from raybench.cluster.monitor import Screen
     from raybench.cluster.submit import submit as send
     from raybench.config import load_config
@@ -104,7 +105,7 @@ def submit(
 
 
 @app.command()
-def attach(job: Annotated[str, typer.Argument(help="The job's id.")], out: Out = None, address: Jobs = JOBS) -> None:
+def attach(job: JobId, out: Out = None, address: Jobs = JOBS) -> None:
     """Follow a submitted job again, and fetch its run directory."""
     from raybench.cluster.monitor import Screen
     from raybench.cluster.submit import attach as follow
@@ -114,7 +115,7 @@ def attach(job: Annotated[str, typer.Argument(help="The job's id.")], out: Out =
 
 
 @app.command()
-def stop(job: Annotated[str, typer.Argument(help="The job's id.")], address: Jobs = JOBS) -> None:
+def stop(job: JobId, address: Jobs = JOBS) -> None:
     """Ask a submitted job to drain and report what there is."""
     from raybench.cluster.submit import stop as ask
 
@@ -127,7 +128,7 @@ def plan(
     rehearse: Annotated[bool, typer.Option("--rehearse", help="Play it in virtual time first.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Validate CONFIG and print its trials, their time and their cost; touch nothing."""
+    """Validate CONFIG and print its trials, time and cost. Touches nothing."""
     from raybench import plan_text
     from raybench.config import load_config
     from raybench.plan import plan as planned_by
@@ -149,7 +150,7 @@ def report(
     run_dir: RunDirectory,
     png: Annotated[bool, typer.Option("--png", help="Also write each chart as PNG, beside its SVG.")] = False,
 ) -> None:
-    """Rebuild trials.parquet, report.html and report.md of RUN_DIR from its rows."""
+    """Rebuild the reports of RUN_DIR from its rows. Writes trials.parquet, report.html and report.md."""
     from raybench.publish import report as rebuild
 
     rebuild(_at_hand(run_dir), png)
@@ -164,7 +165,7 @@ def resume(
         Path | None, typer.Option(help="Where the config's paths start from, if not where they did.")
     ] = None,
 ) -> None:
-    """Finish the run in RUN_DIR: play what is left, report all; a finished run stays as it is."""
+    """Play what is left of the run in RUN_DIR. Reports all of it; a finished run stays as it is."""
     from raybench import fetching, s3
     from raybench.cluster.monitor import Screen
     from raybench.resume import resume as go_on
@@ -190,12 +191,12 @@ def status(
     run_dir: RunDirectory,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print how far the run in RUN_DIR is and, while it measures, its live figures."""
+    """Print how far the run in RUN_DIR is. Live figures too, while it measures."""
     from raybench import fetching
     from raybench.cluster import status as room
 
     with fetching.glimpsed(run_dir) as path:
-        found = room.status(path) | {"run_dir": run_dir}
+        found = room.status(path) | {"run_dir": run_dir.rstrip("/")}
     if as_json:
         print(json.dumps(found, indent=1))
     else:
@@ -207,7 +208,7 @@ def deploy(
     config: ConfigFile,
     hours: Annotated[float, typer.Option(min=0.1, max=168, help="How long until `gc` may delete them.")] = 2.0,
 ) -> None:
-    """Create the endpoints that CONFIG says to deploy, and wait until they serve; they cost until torn down."""
+    """Create the endpoints that CONFIG says to deploy. Waits until they serve; they cost until torn down."""
     from raybench.config import load_config
     from raybench.deploying import deploy as make
 
@@ -216,7 +217,7 @@ def deploy(
 
 @app.command()
 def teardown(config: ConfigFile) -> None:
-    """Delete the endpoints that CONFIG deployed, with their configs and models, and print what they cost."""
+    """Delete the endpoints that CONFIG deployed. Their configs and models too; prints what they cost."""
     from raybench.config import load_config
     from raybench.deploying import teardown as end
 
@@ -229,7 +230,7 @@ def gc(
     region: Annotated[str | None, typer.Option(help="Only here; default yours and the ledger's.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete what is found.")] = False,
 ) -> None:
-    """Find endpoints of raybench that a crash left behind or that have expired; nothing else is ever touched."""
+    """Find endpoints that a crash left behind or that expired. Only raybench's own are ever touched."""
     from raybench.deploying import gc as sweep
 
     sweep(run, region, yes, print)
@@ -255,7 +256,7 @@ def compare(
     enforce: Annotated[bool, typer.Option("--enforce", help="Exit 4 if anything got worse.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare two runs cell by cell: worse, better, same or can't tell; write compare.html and compare.md."""
+    """Compare two runs: worse, better, same or can't tell. Cell by cell; writes compare.html and compare.md."""
     from raybench import comparing, comparing_text
 
     before, after = _at_hand(base), _at_hand(candidate)
@@ -267,10 +268,12 @@ def compare(
 
 @app.command()
 def simulate(
-    profile: Annotated[str, typer.Argument(help="fixed, llama2-70b-g5-tgi or llama2-70b-p4d-tgi.")] = "fixed",
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 0,
+    profile: Annotated[
+        str, typer.Argument(metavar="PROFILE", help="fixed, llama2-70b-g5-tgi or llama2-70b-p4d-tgi.")
+    ] = "fixed",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 0,
 ) -> None:
-    """Serve a local endpoint that speaks the SageMaker Runtime API, until interrupted."""
+    """Serve a local endpoint that speaks SageMaker's Runtime API. Ends when interrupted."""
     from raybench.simulator.launch import simulate as serve
 
     serve(profile, port)
@@ -282,7 +285,7 @@ def selftest(
     address: Annotated[str, typer.Option(help="Ray cluster: local, auto, or HOST:PORT.")] = "local",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure this machine's own measurement error against the simulator."""
+    """Measure this machine's own error against the simulator."""
     from raybench import selftest_text
     from raybench.cluster.monitor import Screen
     from raybench.selftest import selftest as measured

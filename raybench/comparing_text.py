@@ -28,6 +28,7 @@ def text(found: Comparison) -> str:
     left = list(compared.left_out(found))
     said += ["", *(f"not compared: {name}: {why}" for name, why in left[:10])] if left else []
     said += [f"… and {len(left) - 10} more"] if len(left) > 10 else []
+    said += ["", "Differences:", *(f"  {each.text}" for each in found.differences)] if found.differences else []
     banners = [f"{banner.head} {banner.said}" for banner in called.banners(found)]
     return "\n".join([*said, "", *banners, *called.rules(found)])
 

@@ -109,20 +109,21 @@ def _short(rehearsal: Rehearsal, metric: str) -> str:
     if not short:
         return f"{metric}: every trial certifies it"
     would = [need for need in short if need.requests is not None]
-    said = f"{metric}: {len(short)} of {len(needs)} trials are too short to certify it"
+    are = "trial is" if len(needs) == 1 else "trials are"
+    said = f"{metric}: {len(short)} of {len(needs)} {are} too short to certify it"
     if would:
         requests = max(need.requests or 0 for need in would)
         longest_s = max(need.duration_s or 0 for need in would)
         said += f"; {len(would)} would at {requests:,} requests, or {lasting(longest_s)}, each"
     if len(would) < len(short):
-        said += f"; {len(short) - len(would)} would not in {MOST_REQUESTS:,} requests"
+        said += f"; {len(short) - len(would)} would not even at {MOST_REQUESTS:,} requests"
     return said
 
 
 def _cost_cells(rehearsal: Rehearsal) -> Iterator[tuple[str, ...]]:
     for forecast in rehearsal.plan.forecasts:
         seconds, usd = rehearsal.seconds(forecast.experiment), rehearsal.usd(forecast.experiment)
-        cost = f"{dollars(usd)}, not billed: simulated"
+        cost = "not billed: simulated" if usd is None else f"{dollars(usd)}, not billed: simulated"
         trials = str(len(rehearsal.of(forecast.experiment)))
         yield forecast.experiment, forecast.instance, trials, lasting(seconds), cost
 

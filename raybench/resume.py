@@ -102,7 +102,8 @@ def _play(
     conductor = Conductor(config, rest, pools, rundir, screen, manifest)
     conductor.record()
     done = sum(trial["state"] == TrialState.DONE for trial in manifest["trials"])
-    screen.say(f"resuming {manifest['run_id']}: {done} trials are done, {len(rest.trials)} are left")
+    left = len(rest.trials)
+    screen.say(f"resuming {manifest['run_id']}: {done} of {done + left} trials done, {left} left")
     carry_out(conductor, address, selftest=selftest, to=to)
 
 

@@ -100,7 +100,8 @@ def _text(path: Path) -> str:
     """The file's text, size, encoding and characters checked."""
     try:
         if not path.is_file():
-            raise InputError("no such file", where=str(path), allowed="a YAML file")
+            problem = "is a directory" if path.is_dir() else "no such file"
+            raise InputError(problem, where=str(path), allowed="a YAML file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:

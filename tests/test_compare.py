@@ -312,6 +312,7 @@ def test_what_is_not_comparable_is_refused_or_compared_under_protest(what: str) 
     assert "These runs are not comparable." in pages.markdown(found)
     assert "These runs are not comparable." in pages.page(found)
     assert "These runs are not comparable." in comparing_text.text(found)
+    assert f"Differences:\n  {found.differences[0].text}" in comparing_text.text(found)
 
 
 def test_an_open_and_a_closed_trial_are_not_compared() -> None:

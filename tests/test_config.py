@@ -459,6 +459,11 @@ def test_however_a_good_file_is_damaged_nothing_but_an_input_error_comes_out(
     only_input_errors(write, GOOD[:at] + text + GOOD[at + length :])
 
 
+def test_a_folder_in_place_of_the_file_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a directory; a YAML file"):
+        load_config(tmp_path)
+
+
 SCALARS = st.none() | st.booleans() | st.integers(-2, 10**9) | st.floats(0, 2) | st.sampled_from(["5s", "x", "fixed"])
 KEYS = st.sampled_from(["name", "simulate", "jsonl", "kind"])
 VALUES = st.recursive(

@@ -149,7 +149,7 @@ def test_driver_killed_then_resumed_loses_no_completed_row_and_replays_no_finish
     code, out, err = second.end()
     assert code in (0, 3), err
     assert "report:" in out
-    assert f"{whole} trials are done, {3 - whole} are left" in err
+    assert f"{whole} of 3 trials done, {3 - whole} left" in err
 
     manifest = manifest_of(run_dir)
     assert manifest["state"] == "done"

@@ -122,7 +122,7 @@ def test_head_death_takes_its_disk_and_the_run_goes_on_elsewhere_from_s3(
     code, out, err = second.end()
     assert code in (0, 3), err
     assert f"fetched {url} to runs/r{seed}" in err
-    assert f"{len(done)} trials are done, {3 - len(done)} are left" in err
+    assert f"{len(done)} of 3 trials done, {3 - len(done)} left" in err
     path = here / "runs" / f"r{seed}"
     manifest = manifest_of(path)
     assert [trial["state"] for trial in manifest["trials"]] == ["done"] * 3

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -179,6 +180,13 @@ def test_it_prints_a_line_a_trial_and_what_would_do_for_all(rehearsed: Rehearsed
         assert f"needs {need.requests} requests, {need.duration_s} s" in said
     assert "latency_p95: 2 of 2 trials are too short to certify it; 2 would at" in said
     assert "0.40 USD, not billed: simulated" in said
+
+
+def test_one_trial_that_no_length_would_do_for_reads_as_a_sentence(rehearsed: Rehearsed) -> None:
+    (trial,) = (told := rehearsed("{kind: closed, concurrency: 1, duration: 10s}")).trials
+    hopeless = tuple(replace(need, requests=None, duration_s=None) for need in trial.needs)
+    said = text(replace(told, trials=(replace(trial, needs=hopeless),)))
+    assert "1 of 1 trial is too short to certify it; 1 would not even at 2,000 requests" in said
 
 
 def test_its_values_are_json(rehearsed: Rehearsed) -> None:

@@ -61,6 +61,12 @@ def test_the_verdict_stands_before_everything_else_with_its_rule_and_interval(sm
     assert not re.search(r"\bbest\b(?! estimate| throughput)", read.lower())
 
 
+def test_a_run_without_a_region_names_none(small: str) -> None:
+    findings, manifest = reported.small_run()
+    assert "region us-west-2" in words(small)
+    assert "region" not in words(write((findings, manifest | {"region": None})))[:300]
+
+
 def test_a_winner_whose_interval_straddles_a_limit_is_called_too_close(small: str) -> None:
     assert "It passes by its best estimate only:" in words(small)
     assert "too close to call" in words(small)

@@ -100,7 +100,8 @@ def test_a_live_json_that_is_not_ours_is_none(tmp_path: Path, content: str) -> N
 def test_status_prints_words_or_json(tmp_path: Path) -> None:
     path = run_dir(tmp_path / "run", "interrupted", "done", "partial")
     (path / "report.html").touch()
-    assert verb("status", path) == (0, f"bench: interrupted; trials: 1 done, 1 partial\nreport: {path}/report.html\n")
+    told = (0, f"bench: interrupted; trials: 1 done, 1 partial\nreport: {path}/report.html\n")
+    assert verb("status", path) == verb("status", f"{path}/") == told
     code, said = verb("status", path, "--json")
     assert code == 0
     assert json.loads(said) == status(path)

@@ -26,10 +26,11 @@ from typer.testing import CliRunner
 from waiting import until
 
 from raybench.cli import app
+from raybench.cluster.fleet import cluster
 from raybench.cluster.frames import FRAME, ship, unpack
 from raybench.cluster.submit import _submit, pack
 from raybench.config import load_config
-from raybench.errors import InfrastructureError, InputError
+from raybench.errors import ClusterError, InfrastructureError, InputError
 from raybench.rundir import RunDir
 
 CONFIG = """\
@@ -201,6 +202,21 @@ def test_a_run_that_was_refused_ships_nothing_of_the_one_that_is_there(tmp_path:
     refused = CliRunner().invoke(app, words)
     assert isinstance(refused.exception, InputError)
     assert FRAME not in refused.output
+
+
+def test_an_address_where_nobody_answers_is_refused_at_once() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, and never listening
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ClusterError, match=f"no Ray cluster at '{address}': .*refused"), cluster(address):
+            pass
+
+
+@pytest.mark.parametrize("port", ["-1", "99999"])
+def test_a_port_that_is_none_is_refused_and_not_another_one_served(port: str) -> None:
+    refused = CliRunner().invoke(app, ["simulate", "--port", port])
+    assert refused.exit_code == 2
+    assert "--port" in refused.output
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ of its own, before the next trial.
 import logging
 import os
 import secrets
+import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ from raybench.plan import Trial
 from raybench.rows import Prompt
 
 START_TIMEOUT_S = 60.0
+CONNECT_TIMEOUT_S = 10.0
 LEAD_S = 0.15
 NAMESPACE = "raybench"
 HEAD = "node:__internal_head__"
@@ -74,13 +76,22 @@ def cluster(address: str, cpus: int | None = None) -> Iterator[None]:
                 object_store_memory=OBJECT_STORE_BYTES,
             )
         else:
+            _answers(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
-        raise ClusterError(f"no Ray cluster at {address!r}: {first_line(error)}") from None
+    except (OSError, ValueError, RuntimeError, RayError) as error:
+        why = getattr(error, "strerror", None) or first_line(error)
+        raise ClusterError(f"no Ray cluster at {address!r}: {why}") from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _answers(address: str) -> None:
+    """OSError if nobody answers at HOST:PORT: Ray would try for minutes, and hear no Ctrl-C meanwhile."""
+    host, colon, port = address.rpartition(":")
+    if colon and "/" not in host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
 
 
 def load_nodes(*, here: bool, without: Collection[str] = ()) -> list[str]:

@@ -68,7 +68,7 @@ def rules(comparison: Comparison) -> list[str]:
     if comparison.once:
         said.append(
             "Cells without repeats in both runs: the interval is put together from those of single trials. It does "
-            "not cover how one day differs from another; only repeats in both runs (`repeats: 5`) do."
+            "not cover how one day differs from another; only repeats in both runs, such as 5, do."
         )
     return said
 
