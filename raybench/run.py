@@ -64,6 +64,7 @@ def run(
     matrix = plan(config)
     folder = config.file.parent if config.file else Path()
     pools = load_pools(config.payloads, config.seed, folder)
+    targets.known(config)
     if to:
         s3.free(to)
     rundir = RunDir.create(out.absolute())

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from raybench.client.credentials import surroundings
+from raybench.client.credentials import chain, surroundings
 from raybench.client.sigv4 import Credentials
 from raybench.client.target import Target, Timeouts
 from raybench.config import Config
@@ -35,6 +35,13 @@ def simulator(config: Config, truth: Path, resumed: int = 0) -> Iterator[Simulat
         return
     with simulated(endpoints, truth=truth) as running:
         yield running
+
+
+def known(config: Config) -> None:
+    """InputError if real endpoints are called and there is no region, or nobody to call them as; it calls nothing."""
+    if not all(isinstance(experiment.endpoint, SimulatedEndpoint) for experiment in config.experiments):
+        surroundings(config.region)
+        chain()
 
 
 def target(config: Config, experiment: Experiment, running: Simulated | None) -> Target:

@@ -156,6 +156,20 @@ def test_an_endpoint_that_refuses_connections_is_one_line_and_exit_5(tmp_path: P
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(("given", "lacking"), [({}, "no AWS region"), ({"AWS_REGION": "eu-west-1"}, "no AWS cred")])
+def test_without_a_region_or_credentials_it_is_exit_2_and_nothing_is_made(
+    given: dict[str, str], lacking: str, tmp_path: Path
+) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    env |= {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path), **given}
+    path = config(tmp_path, "{name: mine}")
+    command = [sys.executable, "-m", "raybench", "run", str(path), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert lacking in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def small_disk(seed: int, tmp_path: Path) -> Iterator[Path]:
     """A disk of some 400 KiB, where this process may mount one."""
