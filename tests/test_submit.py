@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 from waiting import until
 
 from raybench.cli import app
-from raybench.cluster.fleet import cluster
+from raybench.cluster import environment
 from raybench.cluster.frames import FRAME, ship, unpack
 from raybench.cluster.submit import _submit, pack
 from raybench.config import load_config
@@ -205,6 +205,9 @@ def test_a_run_that_was_refused_ships_nothing_of_the_one_that_is_there(tmp_path:
 
 
 def test_an_address_where_nobody_answers_is_refused_at_once() -> None:
+    environment.prepare(local=True)
+    from raybench.cluster.fleet import cluster  # Ray, which must not be there before
+
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, and never listening
         address = f"127.0.0.1:{taken.getsockname()[1]}"
