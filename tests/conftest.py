@@ -1,6 +1,7 @@
 """What every test may use: nothing here patches what is measured."""
 
 import signal
+import sys
 
 import pytest
 from hypothesis import settings
@@ -23,3 +24,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """A shell that starts pytest beside other things has it, and so our commands, ignore SIGINT: tests send some."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Ray reads its environment when it is imported, the token too: only what prepares that may bring it in."""
+    if "ray" in sys.modules:
+        raise pytest.UsageError("a test file imports Ray when it is collected: import it in the test")
