@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from simulated import Simulator, simulator
 from waiting import until
@@ -21,7 +22,7 @@ from raybench.cluster.part import Post
 from raybench.errors import StorageError
 from raybench.load.arrivals import Closed, Constant, Load
 from raybench.plan import Trial
-from raybench.rows import Prompt
+from raybench.rows import Phase, Prompt
 from raybench.rundir import RunDir
 
 pytestmark = pytest.mark.ray
@@ -140,8 +141,9 @@ def test_consumer_that_sleeps_slows_no_load_and_makes_no_actor_look_dead(running
     crew.close()
     assert played.lost == ()
     rows = played.rows.sort_by("seq")
-    assert rows["planned_ns"].to_pylist() == load.offsets_ns(7, count=len(rows)).tolist()
+    due = rows.filter(pc.not_equal(rows["phase"], Phase.DRAIN))  # a slow reply may see some more requests sent
+    assert due["planned_ns"].to_pylist() == load.offsets_ns(7, count=planned).tolist()
     sent = sorted(record["arrived_ns"] for record in running.truth()[before:])
-    assert len(sent) == len(rows) == planned
+    assert len(sent) == len(rows) >= planned
     assert sent[-1] - sent[0] > 2e9, "it was as long as planned"
     assert sent[-1] < taken_ns[0], "the load was over before its consumer had taken anything"
