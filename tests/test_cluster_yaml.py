@@ -122,6 +122,21 @@ def test_the_dashboard_listens_on_loopback_and_no_metrics_port_is_opened(path: P
 
 
 @BOTH
+def test_every_ray_is_started_with_what_closes_its_open_paths(path: Path) -> None:
+    config = loaded(path)
+    commands = config["head_start_ray_commands"] + config["worker_start_ray_commands"]
+    starts = [command for command in commands if "ray start" in command]
+    assert len(starts) == 2
+    for start in starts:
+        said = re.search(
+            r"export PYTHONPATH=\$HOME/(raybench/raybench)/(\S+)\$\{PYTHONPATH:\+:\$PYTHONPATH\}; ray start", start
+        )
+        assert said is not None
+        assert config["file_mounts"][f"~/{said[1]}"] == "./raybench"
+        assert (ROOT / "raybench" / said[2] / "sitecustomize.py").is_file()
+
+
+@BOTH
 def test_the_versions_are_those_of_the_lock(path: Path) -> None:
     config = loaded(path)
     assert config["file_mounts"]["~/raybench/requirements.lock"] == "./requirements.lock"

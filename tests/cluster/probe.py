@@ -4,17 +4,23 @@ Called with `ADDRESS:PORT ...`; the answer is a list of [port, method, path, sta
 token in PROBE_TOKEN it asks with that: what is refused to strangers has then to be there.
 """
 
+import importlib.util
 import json
 import os
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import grpc  # type: ignore[import-untyped]
 
+PAGES = Path(importlib.util.find_spec("ray").origin).parent / "dashboard" / "client" / "build"  # type: ignore
 GETS = (
     "/",
+    "/favicon.ico",
+    *(f"/{path.relative_to(PAGES)}" for path in sorted(PAGES.glob("static/js/*.js"))[:1]),
+    "/-/healthz",
     "/api/version",
     "/api/jobs/",
     "/api/cluster_status",
