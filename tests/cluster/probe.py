@@ -68,7 +68,8 @@ CALLS = (
     "/ray.rpc.events.EventAggregatorService/AddEvents",
 )
 """Calls that an empty message is good enough for, and that change nothing: one service of each kind of process."""
-WAIT_S = 2.0
+WAIT_S = 20.0
+"""Long enough for a busy machine: an answer that is not waited for looks like silence."""
 TOKEN = os.environ.get("PROBE_TOKEN", "")
 BEARER = f"Bearer {TOKEN}"
 
