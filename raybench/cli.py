@@ -300,6 +300,21 @@ def version() -> None:
     print(__version__)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    wanted: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What may stand before a verb."""
+
+
 def main() -> None:
     """Runs a verb; a failure of ours is one line and its exit code, never a traceback."""
     try:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 import reported
 
@@ -67,6 +68,14 @@ def test_a_winner_is_named_in_the_seeds_words() -> None:
     text = write(reported.small_run())
     assert "the best price performance for dataset `en_500-1000` is provided by the `ml.p4d.24xlarge`." in text
     assert "Rule:" in text
+
+
+def test_one_dataset_is_not_called_several() -> None:
+    findings, manifest = reported.seed_run()
+    (only,) = [payload for payload in manifest["payloads"] if payload["name"] == manifest["report"]["payload"]]
+    trials = findings.trials.filter(pc.field("payload") == only["name"])
+    text = write((replace(findings, trials=trials), manifest | {"payloads": [only]}))
+    assert "on one dataset and based on the test results" in text
 
 
 def test_numbers_that_the_sample_cannot_give_are_dashes(seed_report: str) -> None:

@@ -25,6 +25,7 @@ from buckets import BUCKET, StandIn, bucket
 from typer.testing import CliRunner
 from waiting import until
 
+from raybench import __version__
 from raybench.cli import app
 from raybench.cluster import environment
 from raybench.cluster.frames import FRAME, ship, unpack
@@ -220,6 +221,11 @@ def test_a_port_that_is_none_is_refused_and_not_another_one_served(port: str) ->
     refused = CliRunner().invoke(app, ["simulate", "--port", port])
     assert refused.exit_code == 2
     assert "--port" in refused.output
+
+
+@pytest.mark.parametrize("words", [["version"], ["--version"]])
+def test_the_version_is_asked_for_in_either_way(words: list[str]) -> None:
+    assert CliRunner().invoke(app, words).stdout == f"{__version__}\n"
 
 
 @dataclass(frozen=True)

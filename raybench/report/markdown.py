@@ -100,8 +100,8 @@ def _summary(view: View) -> str:
     types = dict.fromkeys(experiment["instance_type"] for experiment in manifest["experiments"])
     model = markdown_code(manifest["model"] or manifest["name"])
     instances = ", ".join(markdown_code(kind) for kind in types)
-    head = f'We did performance benchmarking for {model} on "{instances}" on multiple datasets and based on the '
-    head += "test results "
+    many = "one dataset" if len(manifest["payloads"]) == 1 else "multiple datasets"
+    head = f'We did performance benchmarking for {model} on "{instances}" on {many} and based on the test results '
     dataset = f" for dataset {markdown_code(view.payload)}" if view.payload else ""
     reasons = " ".join(decide.plain(sentence) for sentence in view.decision.sentences)
     reasons = markdown_text(reasons, 2000)
