@@ -145,7 +145,7 @@ def test_a_refusal_in_the_middle_costs_nothing(standin: StandIn, tmp_path: Path)
     command = Command(tmp_path, "run", config(tmp_path), "--out", url, "--no-selftest")
     command.until(store, trials_done=0, rows=20)
     standin.mood = "503"
-    until(lambda: standin.refused >= 6 or command.process.poll() is not None)  # two rounds, of three tries each
+    until(lambda: "SLOW_DOWN" in command.err.read_text() or command.process.poll() is not None)
     assert command.process.poll() is None, command.err.read_text()
     standin.mood = None
     code, _, err = command.end()
