@@ -11,7 +11,7 @@ from raybench.client.bodies import request
 from raybench.client.http import Reply
 from raybench.client.sagemaker import SageMakerClient
 from raybench.clock import Clock
-from raybench.cluster.part import Part, Post
+from raybench.cluster.part import Part, Post, Together
 from raybench.cluster.search import Seen
 from raybench.config import Config
 from raybench.load.attack import Attack
@@ -71,15 +71,22 @@ class Practice:
         clients = [SageMakerClient(target, clock=clock) for _ in parts]
         for client, part in zip(clients, parts, strict=True):
             await client.open(part.connections)
+        together, now_ns = Together(parts[0].players), clock()
         self._attacks = [
-            part.attack(client, bodies, "virtual", t0_ns=clock(), clock=clock, write=rows.append)
+            part.attack(
+                *(client, bodies, "virtual"),
+                t0_ns=now_ns,
+                clock=clock,
+                write=rows.append,
+                over=together.over(part.post.index),
+            )
             for client, part in zip(clients, parts, strict=True)
         ]
         async with asyncio.TaskGroup() as beside:
             telling = beside.create_task(_tell(rows, seen)) if seen else None
             async with asyncio.TaskGroup() as group:
                 for part, attack in zip(parts, self._attacks, strict=True):
-                    group.create_task(part.play(attack))
+                    group.create_task(together.play(part, attack))
             if telling:
                 telling.cancel()
         for client in clients:

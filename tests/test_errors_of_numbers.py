@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from fractions import Fraction
 from random import Random
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -37,6 +38,19 @@ def test_12_warm_up_and_drain_load_is_held_until_the_last_measured_request_has_e
         assert ((sent_ns <= instant) & (end_ns >= instant)).sum() >= 8
     truth = batch(1000, 60.0).play().summary()["latency_mean"]
     assert played.summary()["latency_mean"] == pytest.approx(truth, rel=0.01)
+
+
+@pytest.mark.parametrize("actors", [1, 4, 8])
+@pytest.mark.parametrize("length", [{"requests": 160}, {"duration_s": 20.0}], ids=["counted", "timed"])
+def test_12_warm_up_and_drain_every_actor_holds_its_load_until_the_last_one_has_measured(
+    actors: int, length: dict[str, Any]
+) -> None:
+    played = World(Closed(8), route="invoke", script=exponential, actors=actors, **length).play()
+    sent_ns, end_ns = np.array(played.column("sent_ns")), np.array(played.column("end_ns"))
+    measured = np.array(played.column("phase")) == "measure"
+    for instant in range(0, end_ns[measured].max(), S // 20):
+        assert ((sent_ns <= instant) & (end_ns > instant)).sum() == 8
+    assert played.summary()["little_ratio"] == pytest.approx(1.0)
 
 
 def test_12_warm_up_and_drain_slots_left_empty_at_the_end_cost_throughput_and_are_seen() -> None:

@@ -112,9 +112,12 @@ def test_every_row_agrees_with_the_truth_log(endpoints: Simulator, tmp_path: Pat
 def test_two_actors_number_their_rows_in_stripes_and_share_the_slots(endpoints: Simulator, tmp_path: Path) -> None:
     rows = play(target(endpoints, "steady"), tmp_path, trial(Closed(3), requests=61), actors=2).to_pylist()
     assert sum(row["phase"] == "measure" for row in rows) == 61
+    measured_ns = max(row["end_ns"] for row in rows if row["phase"] == "measure")
     for index in (0, 1):
         mine = sorted(row["seq"] for row in rows if row["actor"] == f"e-{index}")
         assert mine == list(range(index, index + 2 * len(mine), 2))
+        held_ns = max(row["end_ns"] for row in rows if row["actor"] == f"e-{index}")
+        assert held_ns >= measured_ns, "load is held until the other has measured, too"
     assert len({row["prompt_id"] for row in rows}) == len(rows), "stripes of one order share no prompt"
 
 

@@ -100,13 +100,16 @@ def test_throughput_is_no_mean_of_ratios() -> None:
     assert numbers(rows)["completion_token_throughput"] == pytest.approx(14.0)
 
 
-def test_a_counted_trial_is_measured_until_the_first_actor_had_its_last_request_back() -> None:
+def test_a_counted_trial_is_measured_until_the_last_actor_had_its_last_request_back() -> None:
     rows = [row(2 * i, i, i, i + 1, actor="a-0") for i in range(5)]
     rows += [row(2 * i + 1, 2 * i, 2 * i, 2 * i + 2, actor="a-1") for i in range(5)]
-    found = numbers(rows, duration_s=None, requests=10, concurrency=2)
-    assert found["window_s"] == 5.0
-    assert found["requests_per_s"] == pytest.approx(1.5)
-    assert found["little_ratio"] == pytest.approx(1.0)
+    emptied = numbers(rows, duration_s=None, requests=10, concurrency=2)
+    assert emptied["window_s"] == 10.0
+    assert emptied["little_ratio"] == pytest.approx(0.75)
+    rows += [row(2 * i, i, i, i + 1, actor="a-0", phase="drain") for i in range(5, 10)]
+    held = numbers(rows, duration_s=None, requests=10, concurrency=2)
+    assert held["requests_per_s"] == pytest.approx(1.5)
+    assert held["little_ratio"] == pytest.approx(1.0)
 
 
 def test_a_trial_that_was_stopped_is_measured_until_it_stopped() -> None:

@@ -18,7 +18,7 @@ from raybench.client.sigv4 import Credentials
 from raybench.client.target import Target, Timeouts
 from raybench.clock import Clock
 from raybench.cluster.lag import probe_lag
-from raybench.cluster.part import Part, Post
+from raybench.cluster.part import Part, Post, Together
 from raybench.load.arrivals import Closed, Load
 from raybench.plan import Trial
 from raybench.rows import Prompt, Row, requests_table
@@ -110,11 +110,12 @@ class World:
         if self.meddle is not None:
             self.meddle(network)
         t0_ns = clock()
+        together = Together(Part(self.trial, posts[0], self.seed).players)
         async with asyncio.TaskGroup() as group:
             for client, post in zip(clients, posts, strict=True):
-                part = Part(self.trial, post, self.seed)
-                attack = part.attack(client, bodies, "h", t0_ns=t0_ns, clock=clock, write=rows.append)
-                group.create_task(part.play(attack))
+                part, over = Part(self.trial, post, self.seed), together.over(post.index)
+                attack = part.attack(client, bodies, "h", t0_ns=t0_ns, clock=clock, write=rows.append, over=over)
+                group.create_task(together.play(part, attack))
         probe.cancel()
         for client in clients:
             await client.close()

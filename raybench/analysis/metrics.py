@@ -94,7 +94,7 @@ def offered(trial: Facts) -> tuple[float | None, int | None]:
 
 
 def window(rows: Requests, trial: Facts) -> Window | None:
-    """From the end of warm-up, for the duration; or until the first actor had its last measured request back.
+    """From the end of warm-up, for the duration; or until the last measured request was back: all hold their load.
 
     A trial that was stopped early is measured until its first actor stopped: a closed one until a slot of its stayed
     empty, since what then drains is a lighter load.
@@ -114,7 +114,8 @@ def window(rows: Requests, trial: Facts) -> Window | None:
         stop_ns = float(rows.end_ns[counts & (rows.end_ns > last_ns[actors])].min(initial=until_ns))
     else:
         np.maximum.at(last_ns, actors[counts], rows.end_ns[counts])
-        stop_ns = min(until_ns, float(last_ns[last_ns > -np.inf].min()))
+        ended_ns = last_ns[last_ns > -np.inf]
+        stop_ns = min(until_ns, float(ended_ns.min() if stopped else ended_ns.max()))
     return Window(start_ns, stop_ns) if stop_ns > start_ns else None
 
 

@@ -31,7 +31,7 @@ from raybench.clock import monotonic_ns
 from raybench.cluster.lag import probe_lag
 from raybench.cluster.part import Part, Post
 from raybench.errors import EndpointError, RaybenchError
-from raybench.load.attack import Attack
+from raybench.load.attack import Attack, alone
 from raybench.plan import Trial
 from raybench.rows import REQUESTS, Client, Exchange, Outcome, Prompt, Request, Row, requests_table
 from raybench.rundir import RunDir, Segment
@@ -43,10 +43,13 @@ FLUSH_S = 0.5
 REFRESH_EVERY_S = 60.0
 SLICE_ROWS = 256
 SWITCH_INTERVAL_S = 0.0005
-SENDER = "actor"
+SENDER, MEASURED = "actor", "measured"
 COST = ("cpu_s", "lag_p99_ms", "lag_max_ms")
 ABOUT = (SENDER, *COST)
-"""What an actor says of itself: its name with each batch; after a trial its CPU time, and how late its loop woke."""
+"""What an actor says of itself: its name with each batch; after a trial its CPU time, and how late its loop woke.
+
+`MEASURED` is with each batch once all that it measures has ended: from then on it only holds its load.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class LoadActor:
         self._requests: dict[str, tuple[Request, ...]] = {}
         self._rows: deque[Row] = deque()
         self._attack: Attack[Reply] | None = None
+        self._measured, self._news = False, threading.Event()
 
     def __repr__(self) -> str:
         return f"LoadActor({self.post.name})"
@@ -118,16 +122,19 @@ class LoadActor:
         yield self._signed(REQUESTS.empty_table())
         segment = RunDir(self.post.run_dir).segment(share.trial.trial_id, self.post.name, self.post.sitting)
         cpu_s, lag_ns = _cpu_s(), list[int]()
+        self._measured = False
         part = Part(share.trial, self.post, share.seed)
         self._attack = attack = self._prepare(part, segment, share.t0_wall_ns)
         if self.meter:
             self.meter.begin(share.trial.experiment, share.trial.payload, share.trial.load.label)
         future = asyncio.run_coroutine_threadsafe(_play(part, attack, lag_ns), self._loop)
+        future.add_done_callback(lambda _: self._news.set())
         try:
             while not future.done():
-                _wait(future, FLUSH_S)
+                self._news.wait(FLUSH_S)
+                self._news.clear()
                 segment.sync()
-                yield self._signed(self._take())
+                yield self._signed(self._take(), **({MEASURED: ""} if self._measured else {}))
             future.result()
         finally:
             segment.close()
@@ -136,6 +143,13 @@ class LoadActor:
         about = (_cpu_s() - cpu_s, lag_ms[int(0.99 * (len(lag_ms) - 1))], lag_ms[-1])
         told = dict(zip(COST, (f"{figure:.3f}" for figure in about), strict=True))
         yield self._signed(self._take(last=True), **told)
+
+    def _over(self) -> bool:
+        """Says that all that is measured here has ended; whoever hears it of all actors stops them."""
+        if not self._measured:
+            self._measured = True
+            self._news.set()
+        return False
 
     def stop(self) -> None:
         """Plans no more requests; `play` ends once those in flight have."""
@@ -154,7 +168,8 @@ class LoadActor:
         t0_ns = monotonic_ns() + t0_wall_ns - time.time_ns()
         pool = self._requests[part.trial.payload]
         self._client.count_tokens = self.post.tokenizers.get(part.trial.payload)
-        return part.attack(self._client, pool, self.host, t0_ns=t0_ns, clock=monotonic_ns, write=write)
+        over = alone if part.players == 1 else self._over
+        return part.attack(self._client, pool, self.host, t0_ns=t0_ns, clock=monotonic_ns, write=write, over=over)
 
     def _take(self, *, last: bool = False) -> pa.Table:
         rows = [self._rows.popleft() for _ in range(len(self._rows))]
@@ -205,13 +220,6 @@ async def _ask(target: Target, request: Request) -> Exchange:
         return await client.read(request, await client.send(request))
     finally:
         await client.close()
-
-
-def _wait(future: Any, seconds: float) -> None:
-    try:
-        future.exception(timeout=seconds)
-    except TimeoutError:
-        return
 
 
 def _cpu_s() -> float:

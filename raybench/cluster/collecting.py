@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raybench.cluster.actor import ABOUT
+from raybench.cluster.actor import ABOUT, MEASURED
 from raybench.cluster.part import Post
 from raybench.errors import ClusterError, RaybenchError
 from raybench.rows import REQUESTS, requests_table
@@ -44,15 +44,18 @@ def collect(
     seen: Callable[[pa.Table], None],
     silence_s: float = SILENCE_S,
     failed: Callable[[], None] = lambda: None,
+    over: Callable[[], None] = lambda: None,
 ) -> Collected:
     """Listens to streams of batches, each of the actor at a place, until all end; `seen` gets each batch as it comes.
 
     Whoever says nothing for `silence_s` is given up. That is counted in time spent listening: a `seen` that is slow
     makes no actor look dead. An error of one actor costs the others nothing: `failed` is called, and they are heard.
+    `over` is called once nobody measures any more, so that those who hold their load may end.
     """
     open_, batches, told, gone = dict(streams), [REQUESTS.empty_table()], list[dict[str, str]](), set[int]()
     failure: Exception | None = None
     listened_s, heard_s = 0.0, dict.fromkeys(streams, 0.0)
+    done, let_go = set[Any](), False
     while open_:
         began_s = time.monotonic()
         ready = _ready(open_)
@@ -71,10 +74,15 @@ def collect(
                 gone.add(open_.pop(stream))
             else:
                 told.extend(_about(batch))
+                if MEASURED.encode() in (batch.schema.metadata or {}):
+                    done.add(stream)
                 batches.append(batch.replace_schema_metadata(REQUESTS.metadata))
                 seen(batch)
         for stream in [s for s in open_ if listened_s - heard_s[s] > silence_s]:
             gone.add(open_.pop(stream))
+        if open_ and not let_go and open_.keys() <= done:
+            let_go = True
+            over()
     return Collected(pa.concat_tables(batches).combine_chunks(), tuple(told), gone, failure)
 
 

@@ -217,7 +217,7 @@ class Crew:
         for index, actor in enumerate(self._actors):
             part = Share(trial, seed, t0_wall_ns + self._offsets_ns[index])
             streams[actor.play.options(num_returns="streaming").remote(part)] = index
-        rows, told, gone, failure = collect(streams, seen, self._silence_s, self.stop)
+        rows, told, gone, failure = collect(streams, seen, self._silence_s, self.stop, self._let_go)
         if not gone:
             return Played(rows, told, ())
         self._gone |= gone
@@ -232,6 +232,10 @@ class Crew:
     def ask(self, method: str, *args: Any) -> list[Any]:
         """Calls a method of every actor; the references to their answers."""
         return [getattr(actor, method).remote(*args) for actor in self._actors]
+
+    def _let_go(self) -> None:
+        """Nothing is measured any more: no actor needs to hold its load."""
+        self.ask("stop")
 
     def stop(self) -> None:
         """Asks every actor to plan nothing more; `play` returns when they have drained."""

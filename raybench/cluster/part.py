@@ -15,7 +15,7 @@ from raybench.client.target import Target
 from raybench.clock import NS_PER_S, Clock
 from raybench.load.arrivals import Closed, stripe
 from raybench.load.arrivals import share as part_of
-from raybench.load.attack import Attack, Identity, Span
+from raybench.load.attack import Attack, Identity, Span, alone
 from raybench.load.schedule import Offsets
 from raybench.load.search import Search
 from raybench.payloads.pool import in_order, order
@@ -95,6 +95,7 @@ class Part:
         t0_ns: int,
         clock: Clock,
         write: Callable[[Row], None],
+        over: Callable[[], bool] = alone,
     ) -> Attack[Reply]:
         """The load loop, ready for `play`."""
         post, trial = self.post, self.trial
@@ -104,7 +105,7 @@ class Part:
             turns = order(len(pool), self.seed, trial.lot, post.index, post.actors)
         requests = (pool[turn] for turn in turns)
         identity = self._identity(host)
-        return Attack(client, requests, self._span(), identity, t0_ns=t0_ns, clock=clock, write=write)
+        return Attack(client, requests, self._span(), identity, t0_ns=t0_ns, clock=clock, write=write, over=over)
 
     async def play(self, attack: Attack[Reply]) -> None:
         """Runs the trial's load through the loop to its end."""
@@ -146,6 +147,27 @@ class Part:
             actors=post.actors,
             keep_text=post.keep_text,
         )
+
+
+class Together:
+    """The actors of one trial in one process: each holds its load until all have measured what they measure."""
+
+    def __init__(self, players: int) -> None:
+        self._measuring = set(range(players))
+
+    def over(self, index: int) -> Callable[[], bool]:
+        """What the attack of one asks when it has measured."""
+
+        def ask() -> bool:
+            self._measuring.discard(index)
+            return not self._measuring
+
+        return ask
+
+    async def play(self, part: Part, attack: Attack[Reply]) -> None:
+        """Plays one's part; it may end without having asked, as a trace does."""
+        await part.play(attack)
+        self._measuring.discard(part.post.index)
 
 
 @lru_cache(maxsize=2)

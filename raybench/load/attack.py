@@ -3,7 +3,7 @@
 A closed load has one task per slot; a slot is refilled the moment its reply ends, so no slot ever waits for
 another. An open load sends at absolute instants drawn before T0; an arrival that finds every place taken
 becomes a row with the outcome `not_sent`. Load is held until the last measured request has ended (phase
-`drain`), so that nothing is measured on an emptying endpoint.
+`drain`), this actor's or another's, so that nothing is measured on an emptying endpoint.
 
 Replies are read by one scribe task, in small steps between which the loop takes bytes off the wire: making
 sense of one reply never delays the stamp of another.
@@ -71,10 +71,16 @@ class Identity:
     keep_text: bool = False
 
 
+def alone() -> bool:
+    """Nobody else measures anything."""
+    return True
+
+
 class Attack(Generic[R]):
     """One actor's part of one trial: give it a client, bodies and a span, then run a load through it.
 
-    `write` gets each Row as soon as its reply is understood; what it raises ends the attack.
+    `write` gets each Row as soon as its reply is understood; what it raises ends the attack. `over` is asked whether
+    all that others measure has ended, from when all that is measured here has; until then the load is held.
     """
 
     def __init__(
@@ -87,9 +93,10 @@ class Attack(Generic[R]):
         t0_ns: int,
         clock: Clock,
         write: Callable[[Row], None],
+        over: Callable[[], bool] = alone,
     ) -> None:
         self.client, self.requests, self.span, self.identity = client, requests, span, identity
-        self.t0_ns, self.clock, self.write = t0_ns, clock, write
+        self.t0_ns, self.clock, self.write, self.over = t0_ns, clock, write, over
         self.in_flight = 0
         self._planned = self._measured = self._measured_open = 0
         self._stopped = False
@@ -156,7 +163,7 @@ class Attack(Generic[R]):
         if self._stopped:
             return True
         in_span = self.span.phase(now_ns - self.t0_ns, self._measured) is not Phase.DRAIN
-        return not in_span and self._measured_open == 0
+        return not in_span and self._measured_open == 0 and self.over()
 
     def _plan(self, planned_ns: int) -> tuple[int, Phase]:
         seq = self.identity.index + self._planned * self.identity.actors
