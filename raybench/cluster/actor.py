@@ -27,7 +27,7 @@ from raybench.client.bodies import request
 from raybench.client.http import Reply
 from raybench.client.sagemaker import SageMakerClient
 from raybench.client.target import Target
-from raybench.clock import monotonic_ns
+from raybench.clock import NS_PER_S, monotonic_ns
 from raybench.cluster.lag import probe_lag
 from raybench.cluster.part import Part, Post
 from raybench.errors import EndpointError, RaybenchError
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from raybench.cluster.metrics import Meter
 
 FLUSH_S = 0.5
+HOLD_S = 60.0
+"""How long an actor that has measured holds its load for others at most: nobody may be there to let it go."""
+
 REFRESH_EVERY_S = 60.0
 SLICE_ROWS = 256
 SWITCH_INTERVAL_S = 0.0005
@@ -75,7 +78,8 @@ class LoadActor:
         self._requests: dict[str, tuple[Request, ...]] = {}
         self._rows: deque[Row] = deque()
         self._attack: Attack[Reply] | None = None
-        self._measured, self._news = False, threading.Event()
+        self._measured_ns: int | None = None
+        self._news = threading.Event()
 
     def __repr__(self) -> str:
         return f"LoadActor({self.post.name})"
@@ -122,7 +126,7 @@ class LoadActor:
         yield self._signed(REQUESTS.empty_table())
         segment = RunDir(self.post.run_dir).segment(share.trial.trial_id, self.post.name, self.post.sitting)
         cpu_s, lag_ns = _cpu_s(), list[int]()
-        self._measured = False
+        self._measured_ns = None
         part = Part(share.trial, self.post, share.seed)
         self._attack = attack = self._prepare(part, segment, share.t0_wall_ns)
         if self.meter:
@@ -134,7 +138,7 @@ class LoadActor:
                 self._news.wait(FLUSH_S)
                 self._news.clear()
                 segment.sync()
-                yield self._signed(self._take(), **({MEASURED: ""} if self._measured else {}))
+                yield self._signed(self._take(), **({MEASURED: ""} if self._measured_ns else {}))
             future.result()
         finally:
             segment.close()
@@ -146,10 +150,11 @@ class LoadActor:
 
     def _over(self) -> bool:
         """Says that all that is measured here has ended; whoever hears it of all actors stops them."""
-        if not self._measured:
-            self._measured = True
+        now_ns = monotonic_ns()
+        if self._measured_ns is None:
+            self._measured_ns = now_ns
             self._news.set()
-        return False
+        return now_ns - self._measured_ns > HOLD_S * NS_PER_S
 
     def stop(self) -> None:
         """Plans no more requests; `play` ends once those in flight have."""
