@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from raybench.analysis.change import POINTS, ZONE, Call, Change
+from raybench.analysis.change import POINTS, SPREAD, ZONE, Call, Change
 from raybench.analysis.comparable import Key
 from raybench.analysis.compare import Comparison, Pair
 from raybench.analysis.decide import plain
@@ -46,7 +46,8 @@ def as_dict(found: Comparison) -> dict[str, Any]:
         "error_rate_points": POINTS,
         "comparisons": len(found.called()),
         "calls": {str(call): len(found.called(call)) for call in Call},
-        "day_to_day_covered": not found.once,
+        "spread_between_runs": "allowed for" if found.once else "measured",
+        "spread_allowed": SPREAD,
         "cells": [_cell(pair) for pair in found.pairs],
         "only_base": list(_keys(found.only_base)),
         "only_candidate": list(_keys(found.only_candidate)),
@@ -81,7 +82,7 @@ def _change(change: Change) -> dict[str, Any]:
         "candidate": asdict(change.candidate),
         "ratio": asdict(change.ratio),
         "difference": None if change.difference is None else asdict(change.difference),
-        "interval": "between repeats" if change.welch else "within trials",
+        "interval": "between repeats" if change.welch else "within trials, and the spread allowed",
         "needed": change.needed,
         "needed_unit": "repeats" if change.welch and change.difference is None else "requests",
         "why": change.why or None,

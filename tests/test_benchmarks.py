@@ -87,6 +87,10 @@ def test_a_figure_that_misses_its_bound_is_an_exit_code(
     assert ("A PROMISE IS BROKEN" in capsys.readouterr().out) == bool(code)
 
 
+def test_single_trials_of_one_system_are_seldom_called_different_where_the_promise_says_so() -> None:
+    assert truth_intervals.single_alarms(2000, 0.05, 0.01, 7) <= truth_intervals.MOST_ALARMS
+
+
 def test_the_interval_benchmark_ends_badly_where_nothing_can_be_right(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         truth_intervals.main(["--runs", "4"], lambda utilisation, q: math.inf)

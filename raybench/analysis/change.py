@@ -2,7 +2,7 @@
 
 A ratio is called worse or better where its whole 95 % interval lies outside ±5 %, the same where it lies inside. With
 two or more repeats on both sides the interval is Welch's, on logs of whole trials; requests are never pooled. Else it
-is put together from the two trials' own intervals, on the log scale, and says nothing of how days differ.
+is put together, on the log scale, from the two trials' own intervals and an allowance for the spread between runs.
 """
 
 import math
@@ -25,6 +25,23 @@ POINTS = 0.01
 
 MOST_REQUESTS = 100_000_000
 Z = NormalDist().inv_cdf((1 + stats.CONFIDENCE) / 2)
+
+SPREAD = 0.05
+"""Standard deviation, on the log scale, that is allowed for between runs of one system where no repeats measure it.
+
+An assumption: the spread of the A/A pairs of the design's section on statistics, which `make bench-truth` plays.
+"""
+
+ALLOWED = Z * SPREAD
+"""What one run that was not repeated adds, in quadrature, to how far an interval reaches on the log scale."""
+
+CALLABLE_ONCE = tuple(
+    edge * math.exp(side * math.hypot(ALLOWED, ALLOWED)) for edge, side in ((1 + ZONE, 1), (1 - ZONE, -1))
+)
+"""Between these ratios nothing is called worse or better without repeats, however many requests there are."""
+
+ONLY_REPEATS = f"within the {SPREAD * 100:.0f} % between runs: only repeats tell"
+
 MORE_IS_BETTER = ("requests_per_s",)
 METRICS = ("latency_mean", "latency_p95", "ttft_p95", "requests_per_s", PRICE, "error_rate")
 
@@ -44,7 +61,7 @@ class Change:
 
     Of error rates `difference` is candidate - base, and the ratio counts half an error more in each run, so that none
     is a number too. Where it can't tell, about `needed` requests (or repeats, of Welch) in each run would; None if no
-    number can be named, and `why` says what is wanting.
+    number can be named, and `why` says what is wanting. Not of Welch, no number of requests outdoes the allowance.
     """
 
     metric: str
@@ -74,13 +91,14 @@ def change_of(
         ratio = stats.change([row[metric] for row in ours], [row[metric] for row in theirs])
         number = max(len(ours), len(theirs))
     else:
-        ratio = _ratio(before, after)
+        ratio = _exp(_gap(_log(before), _log(after), ALLOWED, ALLOWED))
         number = max(base.row["requests"], candidate.row["requests"])
     call = _call(ratio, worse_up=metric not in MORE_IS_BETTER)
     if call is not Call.UNSURE:
         return Change(metric, before, after, ratio, call, welch)
-    why = "" if ratio.low is not None else "one has no interval"
-    return Change(metric, before, after, ratio, call, welch, _needed(ratio, number), why)
+    needed = _needed(ratio, number, 0.0 if welch else math.hypot(ALLOWED, ALLOWED))
+    why = "one has no interval" if ratio.low is None else "" if welch or needed else ONLY_REPEATS
+    return Change(metric, before, after, ratio, call, welch, needed, why)
 
 
 def _estimate(row: Facts, metric: str) -> Estimate:
@@ -108,20 +126,16 @@ def _wanting(metric: str, base: Setting, candidate: Setting) -> tuple[int | None
     return None, "one run has no number"
 
 
-def _gap(base: Estimate, candidate: Estimate) -> Estimate:
-    """candidate - base, its interval from both (each reach squared, added, and the root taken)."""
+def _gap(base: Estimate, candidate: Estimate, *allowed: float) -> Estimate:
+    """candidate - base, its interval from both and what is allowed for (each squared, added, and the root taken)."""
     gap = (candidate.value or 0.0) - (base.value or 0.0)
     ends = (base.value, base.low, base.high, candidate.value, candidate.low, candidate.high)
     known = [end for end in ends if end is not None and math.isfinite(end)]
     if len(known) < len(ends):
         return Estimate(gap)
     b, b_low, b_high, c, c_low, c_high = known
-    return Estimate(gap, gap - math.hypot(c - c_low, b_high - b), gap + math.hypot(c_high - c, b - b_low))
-
-
-def _ratio(base: Estimate, candidate: Estimate) -> Estimate:
-    """candidate / base of two trials by themselves."""
-    return _exp(_gap(_log(base), _log(candidate)))
+    down, up = math.hypot(c - c_low, b_high - b, *allowed), math.hypot(c_high - c, b - b_low, *allowed)
+    return Estimate(gap, gap - down, gap + up)
 
 
 def _log(estimate: Estimate) -> Estimate:
@@ -150,16 +164,17 @@ def _call(ratio: Estimate, *, worse_up: bool) -> Call:
     return Call.SAME if ratio.low >= 1 - ZONE and ratio.high <= 1 + ZONE else Call.UNSURE
 
 
-def _needed(ratio: Estimate, number: int) -> int | None:
+def _needed(ratio: Estimate, number: int, allowed: float) -> int | None:
     """How many of what there are `number` of now would bring the interval to one side of the zone's nearest edge.
 
-    Intervals shrink with the root of their number; right at an edge none would do.
+    Intervals shrink with the root of their number, down to what is `allowed`; so near to an edge none would do.
     """
     gap, low, high = (math.log(end) if end else None for end in (ratio.value, ratio.low, ratio.high))
     if gap is None or low is None or high is None:
         return None
     room = min(abs(gap - math.log(1 + ZONE)), abs(gap - math.log(1 - ZONE)))
-    wanted = number * (max(gap - low, high - gap) / room) ** 2 if room else math.inf
+    spare, shrinks = room**2 - allowed**2, max(gap - low, high - gap) ** 2 - allowed**2
+    wanted = number * shrinks / spare if spare > 0 else math.inf
     return None if wanted > MOST_REQUESTS else max(number + 1, math.ceil(wanted))
 
 
@@ -172,34 +187,40 @@ def _errors(ours: Sequence[Facts], theirs: Sequence[Facts]) -> Change | None:
     base, candidate = stats.wilson(failed, requests), stats.wilson(failed_then, requests_then)
     welch = len(ours) > 1 and len(theirs) > 1
     between = stats.change(_rates(ours), _rates(theirs)) if welch else Estimate()
-    ratio, difference, call = _compared(counts, between)
-    needed = None
+    allowed = 0.0 if welch else ALLOWED
+    ratio, difference, call = _compared(counts, allowed, between)
+    needed, why = None, ""
     if call is Call.UNSURE:
         scales = (1.25**step for step in range(1, 60))
-        enough = (scale for scale in scales if _compared([round(n * scale) for n in counts])[2] is not Call.UNSURE)
+        enough = (s for s in scales if _compared([round(n * s) for n in counts], allowed)[2] is not Call.UNSURE)
         scale = next(enough, math.inf)
         most = max(requests, requests_then) * scale
         needed = None if most > MOST_REQUESTS else math.ceil(most)
-    return Change("error_rate", base, candidate, ratio, call, welch, needed, "", difference)
+        why = "" if welch or needed else ONLY_REPEATS
+    return Change("error_rate", base, candidate, ratio, call, welch, needed, why, difference)
 
 
 def _rates(rows: Sequence[Facts]) -> list[float]:
     return [(row["failed"] + 0.5) / (row["requests"] + 1) for row in rows]
 
 
-def _compared(counts: Sequence[int], between: Estimate | None = None) -> tuple[Estimate, Estimate, Call]:
+def _compared(
+    counts: Sequence[int], allowed: float, between: Estimate | None = None
+) -> tuple[Estimate, Estimate, Call]:
     """Ratio, difference and call of (failed, requests) twice; repeats must say the same as the counts together.
 
+    Each run is allowed for as other numbers are: on the log scale, so that no errors spread by nothing.
     The ratio adds half an error and one request to each (Walter, 1975); the difference is Newcombe's, of Wilson's.
     """
     failed, requests, failed_then, requests_then = counts
     middle = math.log((failed_then + 0.5) / (requests_then + 1)) - math.log((failed + 0.5) / (requests + 1))
     spread = 1 / (failed + 0.5) - 1 / (requests + 1) + 1 / (failed_then + 0.5) - 1 / (requests_then + 1)
-    reach = Z * math.sqrt(spread)
+    reach = math.hypot(Z * math.sqrt(spread), allowed, allowed)
     ratio = _exp(Estimate(middle, middle - reach, middle + reach))
     if between is not None and between.low is not None and ratio.low is not None:
         ratio = Estimate(ratio.value, min(ratio.low, between.low), max(ratio.high or 0.0, between.high or 0.0))
-    difference = _gap(stats.wilson(failed, requests), stats.wilson(failed_then, requests_then))
+    base, candidate = stats.wilson(failed, requests), stats.wilson(failed_then, requests_then)
+    difference = _gap(base, candidate, allowed * failed / requests, allowed * failed_then / requests_then)
     call = _call(ratio, worse_up=True)
     if call in (Call.WORSE, Call.BETTER):
         return ratio, difference, call

@@ -57,7 +57,7 @@ class Comparison:
 
     @property
     def once(self) -> bool:
-        """Whether any interval rests on a single trial, so that day-to-day variation is not in it."""
+        """Whether any interval rests on a single trial: the spread between runs is allowed for, not measured."""
         return any(not change.welch for _, change in self.called())
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from raybench.analysis.change import POINTS, ZONE, Call, Change
+from raybench.analysis.change import CALLABLE_ONCE, POINTS, SPREAD, ZONE, Call, Change
 from raybench.analysis.columns import criterion_unit
 from raybench.analysis.compare import Comparison, Pair
 from raybench.analysis.decide import Phrase, Sentence
@@ -54,21 +54,28 @@ def _most(comparison: Comparison, found: Sequence[tuple[Pair, Change]]) -> Sente
 
 def rules(comparison: Comparison) -> list[str]:
     """By which rules changes are called, and what the intervals do not cover."""
-    number = len(comparison.called())
+    number, spread = len(comparison.called()), f"{SPREAD * 100:.0f} %"
+    rise, fall = (ratio - 1 for ratio in CALLABLE_ONCE)
+    tame = f", with a spread of no more than {spread} between single runs" if comparison.once else ""
     said = [
         f"Rule: worse or better where the whole 95 % interval of candidate ÷ base lies outside ±{ZONE * 100:.0f} %, "
         "the same where it lies inside, else it can't be told. Error rates are the same where their difference, "
         f"interval and all, is at most {POINTS * 100:.0f} percentage point.",
-        f"{_comparisons(comparison)} were made, none corrected for their number: had nothing changed, chance alone "
-        f"might call up to {math.ceil(number * 0.025)} of them worse.",
+        f"{_comparisons(comparison)} were made, none corrected for their number: had nothing changed{tame}, chance "
+        f"alone would call at most {math.ceil(number * 0.025)} of them worse, on average.",
     ]
     welch = any(change.welch for _, change in comparison.called())
     if welch:
-        said.append("Cells with repeats in both runs: Welch's interval between whole trials, on logarithms.")
+        said.append(
+            "Cells with repeats in both runs: Welch's interval between whole trials, on logarithms. It does not "
+            "cover how one day differs from another."
+        )
     if comparison.once:
         said.append(
-            "Cells without repeats in both runs: the interval is put together from those of single trials. It does "
-            "not cover how one day differs from another; only repeats in both runs, such as 5, do."
+            "Cells without repeats in both runs: the interval is put together from those of single trials, and a "
+            f"spread of {spread} between runs is allowed for, which nothing here measured; `repeats:` in both runs, "
+            "such as 5, measures it. So nothing there is called the same but error rates, and nothing worse or "
+            f"better that rose by less than {rise * 100:.0f} % or fell by less than {-fall * 100:.0f} %."
         )
     return said
 

@@ -19,7 +19,7 @@ _CARDS = {
     Call.WORSE: "the whole interval beyond the zone, on the bad side",
     Call.BETTER: "the whole interval beyond the zone, on the good side",
     Call.SAME: "the whole interval inside the zone",
-    Call.UNSURE: "too few requests or repeats; the table says how many would do",
+    Call.UNSURE: "too few requests or repeats; the table says what would do",
 }
 MOST_DIFFERENCES = 40
 
