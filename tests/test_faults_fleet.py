@@ -126,6 +126,27 @@ def test_actor_killed_between_trials_is_replaced_before_the_next(running: Simula
     assert {row["actor"] for row in played.rows.to_pylist()} == {"e-0.1", "e-1"}
 
 
+def test_a_wall_clock_that_is_set_between_two_trials_moves_no_t0(running: Simulator, tmp_path: Path) -> None:
+    crew = crew_of(running, 2, tmp_path)
+    crew.play(trial("before", Constant(60.0), 0.5), 7, lambda batch: None)
+    assert [abs(about["clock_offset_ms"]) < 1e3 for about in crew.about] == [True, True]
+
+    def set_forward(actor: object) -> None:
+        import time
+
+        real = time.time_ns
+        time.time_ns = lambda: real() + 3600 * 10**9
+
+    crew.ask("__ray_call__", set_forward)
+    played = crew.play(trial("after", Constant(60.0), 0.5), 7, lambda batch: None)
+    crew.close()
+    assert (played.lost, played.failure) == ((), None)
+    assert [round(about["clock_offset_ms"] / 3.6e6) for about in crew.about] == [1, 1]
+    rows = played.rows.filter(pc.equal(played.rows["outcome"], "ok")).to_pylist()
+    assert {row["actor"] for row in rows} == {"e-0", "e-1"}
+    assert max(row["sent_ns"] - row["planned_ns"] for row in rows) < 60e9, "an hour late, had T0 moved"
+
+
 def test_consumer_that_sleeps_slows_no_load_and_makes_no_actor_look_dead(running: Simulator, tmp_path: Path) -> None:
     """It wakes when the load of 2.2 s is over, which is twice as long as an actor may be silent."""
     before, planned = len(running.truth()), 220

@@ -27,10 +27,10 @@ from raybench.client.bodies import request
 from raybench.client.http import Reply
 from raybench.client.sagemaker import SageMakerClient
 from raybench.client.target import Target
-from raybench.clock import monotonic_ns
+from raybench.clock import NS_PER_S, monotonic_ns
 from raybench.cluster.lag import probe_lag
 from raybench.cluster.part import Part, Post
-from raybench.errors import EndpointError, RaybenchError
+from raybench.errors import ClusterError, EndpointError, RaybenchError
 from raybench.load.attack import Attack
 from raybench.plan import Trial
 from raybench.rows import REQUESTS, Client, Exchange, Outcome, Prompt, Request, Row, requests_table
@@ -43,6 +43,9 @@ FLUSH_S = 0.5
 REFRESH_EVERY_S = 60.0
 SLICE_ROWS = 256
 SWITCH_INTERVAL_S = 0.0005
+FAR_NS = 30 * NS_PER_S
+"""How far from now T0 may be: later is a wait that looks alive, earlier a schedule that is sent all at once."""
+
 SENDER = "actor"
 COST = ("cpu_s", "lag_p99_ms", "lag_max_ms")
 ABOUT = (SENDER, *COST)
@@ -151,7 +154,10 @@ class LoadActor:
             segment.append(row)
             self._rows.append(row)
 
-        t0_ns = monotonic_ns() + t0_wall_ns - time.time_ns()
+        away_ns = t0_wall_ns - time.time_ns()
+        if abs(away_ns) > FAR_NS:
+            raise ClusterError(f"{self.host}: T0 is {away_ns / NS_PER_S:+.0f} s from now by its clock, which was set")
+        t0_ns = monotonic_ns() + away_ns
         pool = self._requests[part.trial.payload]
         self._client.count_tokens = self.post.tokenizers.get(part.trial.payload)
         return part.attack(self._client, pool, self.host, t0_ns=t0_ns, clock=monotonic_ns, write=write)

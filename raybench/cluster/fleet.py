@@ -33,6 +33,7 @@ from raybench.cluster.collecting import (
     recovered,
 )
 from raybench.cluster.metrics import Meter
+from raybench.cluster.offsets import offsets
 from raybench.cluster.part import Post
 from raybench.errors import ClusterError, RaybenchError
 from raybench.plan import Trial
@@ -40,6 +41,7 @@ from raybench.rows import Prompt
 
 START_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 10.0
+ANSWER_S = 10.0
 LEAD_S = 0.15
 NAMESPACE = "raybench"
 HEAD = "node:__internal_head__"
@@ -144,7 +146,7 @@ class Crew:
         return named.remote(post, Meter(post.name))
 
     def gather(self) -> None:
-        """Waits until every actor stands, and measures how far its node's wall clock is from ours."""
+        """Waits until every actor stands."""
         self._meet(range(len(self._actors)))
 
     def _meet(self, places: Iterable[int]) -> None:
@@ -162,10 +164,8 @@ class Crew:
             raise warmed.failure
         self._gone |= warmed.gone
         nodes = answers([actor.__ray_call__.remote(node_id) for actor in met.values()], START_TIMEOUT_S)
-        for (place, actor), about, node in zip(met.items(), found, nodes, strict=True):
-            offset_ns, rtt_ns = _clock_offset(actor)
-            self._offsets_ns[place], self.nodes[place] = offset_ns, node
-            self.about[place] = about | {"clock_offset_ms": offset_ns / 1e6, "clock_bound_ms": rtt_ns / 2e6}
+        for place, about, node in zip(met, found, nodes, strict=True):
+            self.about[place], self.nodes[place] = about, node
 
     def arm(self, pools: Mapping[str, Sequence[Prompt]]) -> None:
         """Gives every actor the prompts of every payload."""
@@ -200,9 +200,20 @@ class Crew:
                     answers([ref], START_TIMEOUT_S)
                 except LostActorError:
                     self._gone.add(place)
+            self._agree()
             if not self._gone:
                 return
         raise LostActorError("load actors die before they can send anything")
+
+    def _agree(self) -> None:
+        """Measures how far every wall clock is from ours, since any may be set at any time; the silent are gone."""
+        asked = {place: actor for place, actor in enumerate(self._actors) if place not in self._gone}
+        found = offsets(asked, ANSWER_S)
+        self._gone |= asked.keys() - found.keys()
+        for place, (rtt_ns, offset_ns) in found.items():
+            self._offsets_ns[place] = offset_ns
+            clock = {"clock_offset_ms": offset_ns / 1e6, "clock_bound_ms": rtt_ns / 2e6}
+            self.about[place] = self.about[place] | clock
 
     def play(self, trial: Trial, seed: int, seen: Callable[[pa.Table], None]) -> Played:
         """Plays one trial with prompts drawn by `seed`; `seen` gets every batch as it comes.
@@ -260,15 +271,3 @@ def actor_name(post: Post, crew: str) -> str:
 def together(crews: Iterable[Crew], method: str, *args: Any) -> list[Any]:
     """Calls a method of every actor of every crew at once; their answers in order."""
     return answers([ref for crew in crews for ref in crew.ask(method, *args)], START_TIMEOUT_S)
-
-
-def _clock_offset(actor: Any) -> tuple[int, int]:
-    """Its wall clock minus ours and the round trip that bounds the error, from the quickest of five."""
-    best = (0, 2**63)
-    for _ in range(5):
-        before_ns, start_ns = time.time_ns(), time.monotonic_ns()
-        theirs_ns = answers([actor.wall_ns.remote()], START_TIMEOUT_S)[0]
-        rtt_ns = time.monotonic_ns() - start_ns
-        if rtt_ns < best[1]:
-            best = (theirs_ns - before_ns - rtt_ns // 2, rtt_ns)
-    return best
