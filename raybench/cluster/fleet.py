@@ -41,7 +41,6 @@ from raybench.rows import Prompt
 
 START_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 10.0
-ANSWER_S = 10.0
 LEAD_S = 0.15
 NAMESPACE = "raybench"
 HEAD = "node:__internal_head__"
@@ -123,7 +122,7 @@ class Crew:
     ) -> None:
         """Takes the nodes for load in turn, from the `turn`-th on; with `here`, all actors stand on this node.
 
-        Whoever says nothing for `silence_s` in a trial is lost.
+        Whoever says nothing for `silence_s` in a trial is lost; before a trial, replaced.
         """
         self._turn, self._here, self._left, self._silence_s = turn, here, set[str](), silence_s
         self.posts = list(posts)
@@ -195,11 +194,8 @@ class Crew:
         for _ in range(2):
             self._mend()
             connecting = [actor.connect.remote(trial) for actor in self._actors]
-            for place, ref in enumerate(connecting):
-                try:
-                    answers([ref], START_TIMEOUT_S)
-                except LostActorError:
-                    self._gone.add(place)
+            longest_s = max(post.target.timeouts.connect_s for post in self.posts)
+            self._gone |= _unanswered(connecting, longest_s + self._silence_s)
             self._agree()
             if not self._gone:
                 return
@@ -208,7 +204,7 @@ class Crew:
     def _agree(self) -> None:
         """Measures how far every wall clock is from ours, since any may be set at any time; the silent are gone."""
         asked = {place: actor for place, actor in enumerate(self._actors) if place not in self._gone}
-        found = offsets(asked, ANSWER_S)
+        found = offsets(asked, self._silence_s)
         self._gone |= asked.keys() - found.keys()
         for place, (rtt_ns, offset_ns) in found.items():
             self._offsets_ns[place] = offset_ns
@@ -271,3 +267,16 @@ def actor_name(post: Post, crew: str) -> str:
 def together(crews: Iterable[Crew], method: str, *args: Any) -> list[Any]:
     """Calls a method of every actor of every crew at once; their answers in order."""
     return answers([ref for crew in crews for ref in crew.ask(method, *args)], START_TIMEOUT_S)
+
+
+def _unanswered(calls: Sequence[Any], within_s: float) -> set[int]:
+    """The places of calls that have no answer in time: their actors are dead, stand still, or are out of reach."""
+    _, late = ray.wait(list(calls), num_returns=len(calls), timeout=within_s)
+    gone = {place for place, call in enumerate(calls) if call in late}
+    for place, call in enumerate(calls):
+        try:
+            if place not in gone:
+                answers([call], within_s)
+        except LostActorError:
+            gone.add(place)
+    return gone
