@@ -95,23 +95,26 @@ def _answers(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
 
 
-def load_nodes(*, here: bool, without: Collection[str] = ()) -> list[str]:
-    """Ids of nodes for load actors: the workers that are not in `without`, or what there is if there are none.
+def load_nodes(*, here: bool, without: Collection[str] = ()) -> dict[str, int]:
+    """The cores of the nodes for load actors, by id: workers not in `without`, or what there is if there are none.
 
     `here` is this node alone: a simulated endpoint listens on its loopback.
     """
-    if here:
-        return [node_here()]
-    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
-    workers = {name for name, node in nodes.items() if HEAD not in node["Resources"]}
-    return sorted(workers.difference(without) or workers or nodes)
+    nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+    workers = {name for name, resources in nodes.items() if HEAD not in resources}
+    names = [node_here()] if here else workers.difference(without) or workers or nodes
+    return {name: int(nodes[name].get("CPU", 0)) for name in sorted(names)}
 
 
 def load_cores(*, here: bool) -> int:
     """The cores of the nodes that `load_nodes` names."""
-    nodes = load_nodes(here=here)
-    alive = [node for node in ray.nodes() if node["NodeID"] in nodes]  # type: ignore[no-untyped-call]
-    return int(sum(node["Resources"].get("CPU", 0) for node in alive))
+    return sum(load_nodes(here=here).values())
+
+
+def seats(cores: Mapping[str, int]) -> list[str]:
+    """Every node once for each of its cores, all nodes in turn; where none has a core, every node once."""
+    rounds = range(max(cores.values()))
+    return [node for turn in rounds for node, number in cores.items() if turn < number] or list(cores)
 
 
 class Crew:
@@ -120,7 +123,7 @@ class Crew:
     def __init__(
         self, posts: Sequence[Post], turn: int = 0, *, here: bool = False, silence_s: float = SILENCE_S
     ) -> None:
-        """Takes the nodes for load in turn, from the `turn`-th on; with `here`, all actors stand on this node.
+        """Takes the cores for load in turn, from the `turn`-th on; with `here`, all actors stand on this node.
 
         Whoever says nothing for `silence_s` in a trial is lost; before a trial, replaced.
         """
@@ -138,7 +141,7 @@ class Crew:
     def _enlist(self, post: Post) -> Any:
         load_actor: Any = ray.remote(CalibratedActor)
         options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 4}
-        nodes = load_nodes(here=self._here, without=self._left)
+        nodes = seats(load_nodes(here=self._here, without=self._left))
         there = NodeAffinitySchedulingStrategy(nodes[(self._turn + post.index) % len(nodes)], soft=False)
         options |= {"name": actor_name(post, self._name), "namespace": NAMESPACE, "scheduling_strategy": there}
         named = load_actor.options(**options)
