@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from multiprocessing import get_context
@@ -95,3 +96,30 @@ def test_t0_that_is_an_hour_away_is_refused(hours: int, tmp_path: Path) -> None:
     next(batches)
     with pytest.raises(ClusterError, match=r"T0 is [+-]3(59|6\d)\d s from now"):
         next(batches)
+
+
+def nice(post: Post, told: Connection) -> None:
+    """A process as Ray starts its workers: with an actor in it, it tells how nice its threads are, and if it may."""
+    try:
+        os.nice(1)
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+        may = True
+    except PermissionError:
+        may = False
+    os.setpriority(os.PRIO_PROCESS, 0, 15)
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    LoadActor(post)
+    threads = [int(thread) for thread in os.listdir("/proc/self/task")]
+    told.send((may, len(threads) >= 3, {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}))
+
+
+def test_an_actor_is_no_nicer_than_others_where_it_may_say_so(processes: Any, tmp_path: Path) -> None:
+    nobody = Target("http://127.0.0.1:9", "nobody", "us-west-2", credentials=Credentials("a", "b"))
+    ours, theirs = processes.Pipe(duplex=False)
+    process = processes.Process(target=nice, args=(Post("e", 0, 1, nobody, {}, tmp_path), theirs))
+    process.start()
+    theirs.close()
+    may, several, niceness = ours.recv()
+    process.join()
+    assert several
+    assert niceness == ({0} if may else {15})

@@ -28,6 +28,7 @@ from raybench.client.http import Reply
 from raybench.client.sagemaker import SageMakerClient
 from raybench.client.target import Target
 from raybench.clock import NS_PER_S, monotonic_ns
+from raybench.cluster import environment
 from raybench.cluster.lag import probe_lag
 from raybench.cluster.part import Part, Post
 from raybench.errors import ClusterError, EndpointError, RaybenchError
@@ -65,6 +66,7 @@ class LoadActor:
     """Holds one SageMaker client and plays its shares of trials against one endpoint; `meter` sees every batch."""
 
     def __init__(self, post: Post, meter: "Meter | None" = None) -> None:
+        environment.hurry()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self.post = post
         self.meter = meter
