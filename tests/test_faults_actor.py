@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -16,6 +18,7 @@ from raybench.client.sigv4 import Credentials
 from raybench.client.target import Target
 from raybench.cluster.actor import LoadActor, Share
 from raybench.cluster.part import Post
+from raybench.errors import ClusterError
 from raybench.load.arrivals import Closed
 from raybench.plan import Trial
 from raybench.rows import Prompt
@@ -29,8 +32,6 @@ FAST: dict[str, Any] = {"profile": "fixed", "overrides": {"ttft_s": 0.002, "itl_
 
 def load(post: Post, told: Connection) -> None:
     """The actor's process: plays for a minute, and tells the rows it gives out as it gives them."""
-    import time
-
     actor = LoadActor(post)
     actor.arm("p", PROMPTS)
     actor.connect(TRIAL)
@@ -84,3 +85,41 @@ def test_actor_killed_at_a_random_instant_keeps_every_row_it_gave_out_and_loses_
     gone = [record for record in truth.values() if record["request_id"] not in kept]
     assert len(gone) <= 2 * SLOTS, "in flight, or ended in the instant of the kill"
     assert {row.outcome for row in rows} == {"ok"}
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_t0_that_is_an_hour_away_is_refused(hours: int, tmp_path: Path) -> None:
+    nobody = Target("http://127.0.0.1:9", "nobody", "us-west-2", credentials=Credentials("a", "b"))
+    actor = LoadActor(Post("e", 0, 1, nobody, {}, tmp_path))
+    actor.arm("p", PROMPTS)
+    batches = actor.play(Share(TRIAL, 7, time.time_ns() + hours * 3600 * 10**9))
+    next(batches)
+    with pytest.raises(ClusterError, match=r"T0 is [+-]3(59|6\d)\d s from now"):
+        next(batches)
+
+
+def nice(post: Post, told: Connection) -> None:
+    """A process as Ray starts its workers: with an actor in it, it tells how nice its threads are, and if it may."""
+    try:
+        os.nice(1)
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+        may = True
+    except PermissionError:
+        may = False
+    os.setpriority(os.PRIO_PROCESS, 0, 15)
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    LoadActor(post)
+    threads = [int(thread) for thread in os.listdir("/proc/self/task")]
+    told.send((may, len(threads) >= 3, {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}))
+
+
+def test_an_actor_is_no_nicer_than_others_where_it_may_say_so(processes: Any, tmp_path: Path) -> None:
+    nobody = Target("http://127.0.0.1:9", "nobody", "us-west-2", credentials=Credentials("a", "b"))
+    ours, theirs = processes.Pipe(duplex=False)
+    process = processes.Process(target=nice, args=(Post("e", 0, 1, nobody, {}, tmp_path), theirs))
+    process.start()
+    theirs.close()
+    may, several, niceness = ours.recv()
+    process.join()
+    assert several
+    assert niceness == ({0} if may else {15})

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,7 +17,7 @@ from simulated import Simulator, simulator
 from waiting import until
 
 from raybench.client.sigv4 import Credentials
-from raybench.client.target import Target
+from raybench.client.target import Target, Timeouts
 from raybench.cluster import environment
 from raybench.cluster.part import Post
 from raybench.errors import StorageError
@@ -50,7 +51,8 @@ def crew_of(running: Simulator, actors: int, folder: Path, **options: Any) -> An
     from raybench.cluster.fleet import Crew
 
     keys = Credentials(running.credentials.access_key, running.credentials.secret_key)
-    target = Target(running.url, "e", running.credentials.region, "stream", credentials=keys)
+    soon = Timeouts(connect_s=3.0)
+    target = Target(running.url, "e", running.credentials.region, "stream", credentials=keys, timeouts=soon)
     crew = Crew([Post("e", index, actors, target, {}, folder) for index in range(actors)], **options)
     crew.gather()
     crew.arm({"p": PROMPTS})
@@ -124,6 +126,42 @@ def test_actor_killed_between_trials_is_replaced_before_the_next(running: Simula
     crew.close()
     assert played.lost == ()
     assert {row["actor"] for row in played.rows.to_pylist()} == {"e-0.1", "e-1"}
+
+
+def test_actor_that_stands_still_between_trials_is_replaced_before_the_next(
+    running: Simulator, tmp_path: Path
+) -> None:
+    crew = crew_of(running, 2, tmp_path, silence_s=3.0)
+    os.kill(stopped := crew.about[0]["pid"], signal.SIGSTOP)
+    try:
+        played = crew.play(trial("only", Closed(4), 0.5), 7, lambda batch: None)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(stopped, signal.SIGKILL)
+    crew.close()
+    assert played.lost == ()
+    assert {row["actor"] for row in played.rows.to_pylist()} == {"e-0.1", "e-1"}
+
+
+def test_a_wall_clock_that_is_set_between_two_trials_moves_no_t0(running: Simulator, tmp_path: Path) -> None:
+    crew = crew_of(running, 2, tmp_path)
+    crew.play(trial("before", Constant(60.0), 0.5), 7, lambda batch: None)
+    assert [abs(about["clock_offset_ms"]) < 1e3 for about in crew.about] == [True, True]
+
+    def set_forward(actor: object) -> None:
+        import time
+
+        real = time.time_ns
+        time.time_ns = lambda: real() + 3600 * 10**9
+
+    crew.ask("__ray_call__", set_forward)
+    played = crew.play(trial("after", Constant(60.0), 0.5), 7, lambda batch: None)
+    crew.close()
+    assert (played.lost, played.failure) == ((), None)
+    assert [round(about["clock_offset_ms"] / 3.6e6) for about in crew.about] == [1, 1]
+    rows = played.rows.filter(pc.equal(played.rows["outcome"], "ok")).to_pylist()
+    assert {row["actor"] for row in rows} == {"e-0", "e-1"}
+    assert max(row["sent_ns"] - row["planned_ns"] for row in rows) < 60e9, "an hour late, had T0 moved"
 
 
 def test_consumer_that_sleeps_slows_no_load_and_makes_no_actor_look_dead(running: Simulator, tmp_path: Path) -> None:

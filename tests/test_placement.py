@@ -75,6 +75,32 @@ def placed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Placed]:
         nodes.shutdown()
 
 
+@pytest.mark.parametrize(
+    ("cores", "order"),
+    [
+        ({"a": 2, "b": 5}, "ababbbb"),
+        ({"a": 3, "b": 1, "c": 2}, "abcaca"),
+        ({"a": 1, "b": 1}, "ab"),
+        ({"a": 0, "b": 2}, "bb"),
+        ({"a": 0, "b": 0}, "ab"),
+    ],
+)
+def test_each_core_is_a_seat_and_nodes_take_turns(cores: dict[str, int], order: str) -> None:
+    environment.prepare(local=True)
+    from raybench.cluster.fleet import seats
+
+    assert "".join(seats(cores)) == order
+
+
+def test_eighteen_actors_on_two_and_sixteen_cores_have_one_each() -> None:
+    environment.prepare(local=True)
+    from raybench.cluster.fleet import seats
+
+    taken = seats({"small": 2, "big": 16})
+    nodes = [taken[index % len(taken)] for index in range(18)]
+    assert (nodes.count("small"), nodes.count("big")) == (2, 16)
+
+
 def test_a_node_that_is_alone_takes_every_actor(placed: Placed) -> None:
     assert placed.alone.nodes == [placed.head] * 2
 

@@ -28,9 +28,10 @@ from raybench.client.http import Reply
 from raybench.client.sagemaker import SageMakerClient
 from raybench.client.target import Target
 from raybench.clock import NS_PER_S, monotonic_ns
+from raybench.cluster import environment
 from raybench.cluster.lag import probe_lag
 from raybench.cluster.part import Part, Post
-from raybench.errors import EndpointError, RaybenchError
+from raybench.errors import ClusterError, EndpointError, RaybenchError
 from raybench.load.attack import Attack, alone
 from raybench.plan import Trial
 from raybench.rows import REQUESTS, Client, Exchange, Outcome, Prompt, Request, Row, requests_table
@@ -46,6 +47,9 @@ HOLD_S = 60.0
 REFRESH_EVERY_S = 60.0
 SLICE_ROWS = 256
 SWITCH_INTERVAL_S = 0.0005
+FAR_NS = 30 * NS_PER_S
+"""How far from now T0 may be: later is a wait that looks alive, earlier a schedule that is sent all at once."""
+
 SENDER, MEASURED = "actor", "measured"
 COST = ("cpu_s", "lag_p99_ms", "lag_max_ms")
 ABOUT = (SENDER, *COST)
@@ -68,6 +72,7 @@ class LoadActor:
     """Holds one SageMaker client and plays its shares of trials against one endpoint; `meter` sees every batch."""
 
     def __init__(self, post: Post, meter: "Meter | None" = None) -> None:
+        environment.hurry()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self.post = post
         self.meter = meter
@@ -170,7 +175,10 @@ class LoadActor:
             segment.append(row)
             self._rows.append(row)
 
-        t0_ns = monotonic_ns() + t0_wall_ns - time.time_ns()
+        away_ns = t0_wall_ns - time.time_ns()
+        if abs(away_ns) > FAR_NS:
+            raise ClusterError(f"{self.host}: T0 is {away_ns / NS_PER_S:+.0f} s from now by its clock, which was set")
+        t0_ns = monotonic_ns() + away_ns
         pool = self._requests[part.trial.payload]
         self._client.count_tokens = self.post.tokenizers.get(part.trial.payload)
         over = alone if part.players == 1 else self._over

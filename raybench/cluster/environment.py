@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 SETTINGS = {
@@ -22,6 +23,14 @@ def prepare(*, local: bool) -> None:
         os.environ[TOKEN] = secrets.token_hex(32)
     if _has_token():
         os.environ.setdefault(AUTH_MODE, "token")
+
+
+def hurry() -> None:
+    """Brings every thread of this process to nice 0 where we may: Ray started by hand has its workers at 15."""
+    for thread in Path("/proc/self/task").glob("*"):  # Linux has a niceness for each; new ones inherit it
+        with suppress(OSError):
+            if os.getpriority(os.PRIO_PROCESS, int(thread.name)) > 0:
+                os.setpriority(os.PRIO_PROCESS, int(thread.name), 0)
 
 
 def arrival(address: str) -> str:

@@ -33,6 +33,7 @@ from raybench.cluster.collecting import (
     recovered,
 )
 from raybench.cluster.metrics import Meter
+from raybench.cluster.offsets import offsets
 from raybench.cluster.part import Post
 from raybench.errors import ClusterError, RaybenchError
 from raybench.plan import Trial
@@ -94,23 +95,26 @@ def _answers(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
 
 
-def load_nodes(*, here: bool, without: Collection[str] = ()) -> list[str]:
-    """Ids of nodes for load actors: the workers that are not in `without`, or what there is if there are none.
+def load_nodes(*, here: bool, without: Collection[str] = ()) -> dict[str, int]:
+    """The cores of the nodes for load actors, by id: workers not in `without`, or what there is if there are none.
 
     `here` is this node alone: a simulated endpoint listens on its loopback.
     """
-    if here:
-        return [node_here()]
-    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
-    workers = {name for name, node in nodes.items() if HEAD not in node["Resources"]}
-    return sorted(workers.difference(without) or workers or nodes)
+    nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+    workers = {name for name, resources in nodes.items() if HEAD not in resources}
+    names = [node_here()] if here else workers.difference(without) or workers or nodes
+    return {name: int(nodes[name].get("CPU", 0)) for name in sorted(names)}
 
 
 def load_cores(*, here: bool) -> int:
     """The cores of the nodes that `load_nodes` names."""
-    nodes = load_nodes(here=here)
-    alive = [node for node in ray.nodes() if node["NodeID"] in nodes]  # type: ignore[no-untyped-call]
-    return int(sum(node["Resources"].get("CPU", 0) for node in alive))
+    return sum(load_nodes(here=here).values())
+
+
+def seats(cores: Mapping[str, int]) -> list[str]:
+    """Every node once for each of its cores, all nodes in turn; where none has a core, every node once."""
+    rounds = range(max(cores.values()))
+    return [node for turn in rounds for node, number in cores.items() if turn < number] or list(cores)
 
 
 class Crew:
@@ -119,9 +123,9 @@ class Crew:
     def __init__(
         self, posts: Sequence[Post], turn: int = 0, *, here: bool = False, silence_s: float = SILENCE_S
     ) -> None:
-        """Takes the nodes for load in turn, from the `turn`-th on; with `here`, all actors stand on this node.
+        """Takes the cores for load in turn, from the `turn`-th on; with `here`, all actors stand on this node.
 
-        Whoever says nothing for `silence_s` in a trial is lost.
+        Whoever says nothing for `silence_s` in a trial is lost; before a trial, replaced.
         """
         self._turn, self._here, self._left, self._silence_s = turn, here, set[str](), silence_s
         self.posts = list(posts)
@@ -137,14 +141,14 @@ class Crew:
     def _enlist(self, post: Post) -> Any:
         load_actor: Any = ray.remote(CalibratedActor)
         options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 4}
-        nodes = load_nodes(here=self._here, without=self._left)
+        nodes = seats(load_nodes(here=self._here, without=self._left))
         there = NodeAffinitySchedulingStrategy(nodes[(self._turn + post.index) % len(nodes)], soft=False)
         options |= {"name": actor_name(post, self._name), "namespace": NAMESPACE, "scheduling_strategy": there}
         named = load_actor.options(**options)
         return named.remote(post, Meter(post.name))
 
     def gather(self) -> None:
-        """Waits until every actor stands, and measures how far its node's wall clock is from ours."""
+        """Waits until every actor stands."""
         self._meet(range(len(self._actors)))
 
     def _meet(self, places: Iterable[int]) -> None:
@@ -162,10 +166,8 @@ class Crew:
             raise warmed.failure
         self._gone |= warmed.gone
         nodes = answers([actor.__ray_call__.remote(node_id) for actor in met.values()], START_TIMEOUT_S)
-        for (place, actor), about, node in zip(met.items(), found, nodes, strict=True):
-            offset_ns, rtt_ns = _clock_offset(actor)
-            self._offsets_ns[place], self.nodes[place] = offset_ns, node
-            self.about[place] = about | {"clock_offset_ms": offset_ns / 1e6, "clock_bound_ms": rtt_ns / 2e6}
+        for place, about, node in zip(met, found, nodes, strict=True):
+            self.about[place], self.nodes[place] = about, node
 
     def arm(self, pools: Mapping[str, Sequence[Prompt]]) -> None:
         """Gives every actor the prompts of every payload."""
@@ -195,14 +197,22 @@ class Crew:
         for _ in range(2):
             self._mend()
             connecting = [actor.connect.remote(trial) for actor in self._actors]
-            for place, ref in enumerate(connecting):
-                try:
-                    answers([ref], START_TIMEOUT_S)
-                except LostActorError:
-                    self._gone.add(place)
+            longest_s = max(post.target.timeouts.connect_s for post in self.posts)
+            self._gone |= _unanswered(connecting, longest_s + self._silence_s)
+            self._agree()
             if not self._gone:
                 return
         raise LostActorError("load actors die before they can send anything")
+
+    def _agree(self) -> None:
+        """Measures how far every wall clock is from ours, since any may be set at any time; the silent are gone."""
+        asked = {place: actor for place, actor in enumerate(self._actors) if place not in self._gone}
+        found = offsets(asked, self._silence_s)
+        self._gone |= asked.keys() - found.keys()
+        for place, (rtt_ns, offset_ns) in found.items():
+            self._offsets_ns[place] = offset_ns
+            clock = {"clock_offset_ms": offset_ns / 1e6, "clock_bound_ms": rtt_ns / 2e6}
+            self.about[place] = self.about[place] | clock
 
     def play(self, trial: Trial, seed: int, seen: Callable[[pa.Table], None]) -> Played:
         """Plays one trial with prompts drawn by `seed`; `seen` gets every batch as it comes.
@@ -266,13 +276,14 @@ def together(crews: Iterable[Crew], method: str, *args: Any) -> list[Any]:
     return answers([ref for crew in crews for ref in crew.ask(method, *args)], START_TIMEOUT_S)
 
 
-def _clock_offset(actor: Any) -> tuple[int, int]:
-    """Its wall clock minus ours and the round trip that bounds the error, from the quickest of five."""
-    best = (0, 2**63)
-    for _ in range(5):
-        before_ns, start_ns = time.time_ns(), time.monotonic_ns()
-        theirs_ns = answers([actor.wall_ns.remote()], START_TIMEOUT_S)[0]
-        rtt_ns = time.monotonic_ns() - start_ns
-        if rtt_ns < best[1]:
-            best = (theirs_ns - before_ns - rtt_ns // 2, rtt_ns)
-    return best
+def _unanswered(calls: Sequence[Any], within_s: float) -> set[int]:
+    """The places of calls that have no answer in time: their actors are dead, stand still, or are out of reach."""
+    _, late = ray.wait(list(calls), num_returns=len(calls), timeout=within_s)
+    gone = {place for place, call in enumerate(calls) if call in late}
+    for place, call in enumerate(calls):
+        try:
+            if place not in gone:
+                answers([call], within_s)
+        except LostActorError:
+            gone.add(place)
+    return gone
