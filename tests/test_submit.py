@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -226,6 +227,24 @@ def test_a_port_that_is_none_is_refused_and_not_another_one_served(port: str) ->
 @pytest.mark.parametrize("words", [["version"], ["--version"]])
 def test_the_version_is_asked_for_in_either_way(words: list[str]) -> None:
     assert CliRunner().invoke(app, words).stdout == f"{__version__}\n"
+
+
+@pytest.mark.parametrize(("inside", "default"), [(False, "local"), (True, "auto")])
+@pytest.mark.parametrize("verb", ["run", "resume", "selftest"])
+def test_the_address_that_is_not_given_is_the_jobs_own_cluster_inside_a_ray_job(
+    verb: str, inside: bool, default: str
+) -> None:
+    environ = {key: value for key, value in os.environ.items() if key != environment.JOB}
+    command = [sys.executable, "-m", "raybench", verb, "--help"]
+    told = subprocess.run(
+        command,
+        env=environ | ({environment.JOB: "{}"} if inside else {}) | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (said,) = re.findall(r"Ray cluster:.*?\[default: (\w+)\]", " ".join(told.stdout.split()))
+    assert said == default
 
 
 @dataclass(frozen=True)
@@ -452,6 +471,35 @@ def test_a_job_that_writes_to_s3_comes_back_from_there_and_later_too(
         results.mood = None
     assert denied.returncode == code, "the job's own, whatever comes of its files"
     assert f"the run directory is in {url} and does not come from here: {url}: ListObjectsV2" in denied.stderr
+
+
+ACTORS = """\
+import sys
+from ray.util.state import list_actors
+print(*(each.name for each in list_actors(address=sys.argv[1])))
+"""
+
+
+@pytest.mark.ray
+def test_a_run_that_ray_itself_is_given_as_a_job_is_played_by_that_jobs_cluster(head: Head, tmp_path: Path) -> None:
+    written = config(tmp_path / "configs")
+    written.write_text(written.read_text().replace("name: fast", "name: alone"))
+    words = ["job", "submit", f"--address={head.address}", f"--working-dir={written.parent}"]
+    command = [str(Path(sys.executable).parent / "ray"), *words, "--", "raybench", "run", "tiny.yaml"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "run")],
+        env=head.environ,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert "joining Ray at auto" in done.stdout, done.stdout + done.stderr
+    manifest = json.loads((tmp_path / "run" / "run.json").read_text())
+    rows = RunDir(tmp_path / "run").requests(manifest["trials"][0]).to_pylist()
+    assert sum(row["phase"] == "measure" for row in rows) == 60
+    assert {row["actor"] for row in rows} == {"alone-0"}
+    assert "/alone-0/" in head.call(ACTORS).stdout
 
 
 @pytest.mark.ray

@@ -13,6 +13,9 @@ SETTINGS = {
 
 AUTH_MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets this for the command of a job; its workers do not have it."""
+
 
 def prepare(*, local: bool) -> None:
     """Sets what is not set yet; a local cluster asks for a token, which only this process and its children know."""
@@ -22,6 +25,11 @@ def prepare(*, local: bool) -> None:
         os.environ[TOKEN] = secrets.token_hex(32)
     if _has_token():
         os.environ.setdefault(AUTH_MODE, "token")
+
+
+def home() -> str:
+    """The cluster of a command that is told none: as a Ray job it is the job's, else one of the command's own."""
+    return "auto" if JOB in os.environ else "local"
 
 
 def arrival(address: str) -> str:
