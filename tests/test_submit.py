@@ -17,7 +17,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -29,8 +31,10 @@ from waiting import until
 from raybench import __version__
 from raybench.cli import app
 from raybench.cluster import environment
+from raybench.cluster import submit as submitting
 from raybench.cluster.frames import FRAME, ship, unpack
-from raybench.cluster.submit import _submit, pack
+from raybench.cluster.monitor import Screen
+from raybench.cluster.submit import _is_open, _submit, pack
 from raybench.config import load_config
 from raybench.errors import ClusterError, InfrastructureError, InputError
 from raybench.rundir import RunDir
@@ -188,6 +192,9 @@ class Jobs:
         self.entries.append(shlex.split(entrypoint))
         return f"job-{len(self.entries)}"
 
+    def get_address(self) -> str:
+        return "http://head:8265"
+
 
 def test_the_same_config_submitted_twice_runs_in_two_directories() -> None:
     jobs: Any = Jobs()
@@ -195,6 +202,50 @@ def test_the_same_config_submitted_twice_runs_in_two_directories() -> None:
         _submit(jobs, "package", Path("tiny.yaml"), None)
     first, second = (words[words.index("--out") + 1] for words in jobs.entries)
     assert first != second
+
+
+class Asked(BaseHTTPRequestHandler):
+    """Answers as Ray's Jobs API does, with the status and page of its class."""
+
+    status, page = 200, b'{"version": "4", "ray_version": "2.60.0"}'
+
+    def do_GET(self) -> None:
+        self.send_response(self.status if self.path == "/api/version" else 404)
+        self.end_headers()
+        self.wfile.write(self.page)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Refusing(Asked):
+    status = 401
+
+
+class Fronted(Asked):
+    page = b"<html>log in first</html>"
+
+
+@pytest.mark.parametrize(("kind", "is_open"), [(Asked, True), (Refusing, False), (Fronted, False)])
+def test_a_jobs_api_that_answers_without_a_token_is_known(kind: type[Asked], is_open: bool) -> None:
+    with HTTPServer(("127.0.0.1", 0), kind) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        assert _is_open(f"http://127.0.0.1:{server.server_port}") is is_open
+    assert not _is_open(f"http://127.0.0.1:{server.server_port}"), "nobody is there any more"
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_submit_warns_in_one_line_where_no_token_is_asked_for(
+    is_open: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(submitting, "_client", lambda _: Jobs())
+    monkeypatch.setattr(submitting, "_is_open", lambda _: is_open)
+    monkeypatch.setattr(submitting, "_fetch", lambda *_: 0)
+    submitting.submit(load_config(config(tmp_path)), "http://head:8265", tmp_path / "run", Screen())
+    *warned, last = capsys.readouterr().err.splitlines()
+    assert last.endswith("s  submitted job-1 to http://head:8265")
+    assert len(warned) == is_open
+    assert all("http://head:8265 asks for no token: whoever reaches it runs code there" in line for line in warned)
 
 
 def test_a_run_that_was_refused_ships_nothing_of_the_one_that_is_there(tmp_path: Path) -> None:
@@ -423,6 +474,7 @@ def test_a_job_is_followed_and_its_run_directory_and_exit_code_come_back(head: H
     assert code in (0, 3), err
     assert "1/1] fast short closed-2: 60 requests measured, 0 failed" in err
     assert FRAME not in err
+    assert "asks for no token" not in err
     assert "Traceback" not in err
     assert out == f"report: {tmp_path / 'run' / 'report.html'}\n"
 
