@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -202,6 +202,24 @@ def test_the_same_config_submitted_twice_runs_in_two_directories() -> None:
         _submit(jobs, "package", Path("tiny.yaml"), None)
     first, second = (words[words.index("--out") + 1] for words in jobs.entries)
     assert first != second
+
+
+class Vanished(Jobs):
+    """Shows a line of its jobs, and then no more."""
+
+    async def tail_job_logs(self, _: str) -> AsyncIterator[str]:
+        yield "measuring\n"
+        raise ConnectionResetError("reset by peer")
+
+
+def test_a_job_that_is_out_of_sight_is_one_line_that_says_how_to_follow_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitting, "_client", lambda _: Vanished())
+    monkeypatch.setattr(submitting, "_is_open", lambda _: False)
+    with pytest.raises(ClusterError) as lost:
+        submitting.submit(load_config(config(tmp_path)), "http://head:8265", tmp_path / "run", Screen())
+    assert str(lost.value) == "lost sight of job-1, which `raybench attach job-1` follows again: reset by peer"
 
 
 class Asked(BaseHTTPRequestHandler):

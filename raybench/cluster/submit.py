@@ -151,7 +151,7 @@ def _submit(client: "JobSubmissionClient", folder: str, entry: Path, to: Prefix 
 def _fetch(client: "JobSubmissionClient", job: str, out: Path, screen: Screen, to: Prefix | None) -> int:
     """Follows a job to its end, brings its run directory, and returns its exit code."""
     try:
-        with _cluster_errors(f"lost sight of {job}"):
+        with _cluster_errors(f"lost sight of {job}, which `raybench attach {job}` follows again"):
             frames = asyncio.run(_follow(client, job, screen))
     except KeyboardInterrupt:
         raise InterruptedRunError(
