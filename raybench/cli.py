@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raybench import __version__
+from raybench.cluster import environment
 from raybench.errors import RaybenchError
 
 if TYPE_CHECKING:
@@ -23,12 +24,14 @@ app = typer.Typer(
 )
 
 JOBS = "http://127.0.0.1:8265"
+HOME = environment.home()
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML config file.", show_default=False)]
 RunDirectory = Annotated[
     str, typer.Argument(metavar="RUN_DIR", help="The directory of a run, or s3://BUCKET/PREFIX.", show_default=False)
 ]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)]
+Cluster = Annotated[str, typer.Option(help="Ray cluster: local, auto, or HOST:PORT; in a Ray job its own, by auto.")]
 Jobs = Annotated[str, typer.Option(help="The cluster's Ray Jobs API.")]
 Out = Annotated[Path | None, typer.Option(help="Run directory to make; default runs/NAME-TIME.", show_default=False)]
 Place = Annotated[
@@ -41,7 +44,7 @@ Place = Annotated[
 def run(
     config: ConfigFile,
     out: Place = None,
-    address: Annotated[str, typer.Option(help="Ray cluster: local, auto, or HOST:PORT.")] = "local",
+    address: Cluster = HOME,
     enforce: Annotated[bool, typer.Option("--enforce", help="Exit 4 if no setting meets every criterion.")] = False,
     selftest: Annotated[bool, typer.Option(help="Measure the load actors' own error first.")] = True,
     ship: Annotated[bool, typer.Option("--ship", hidden=True, help="Print the run directory, framed.")] = False,
@@ -159,7 +162,7 @@ def report(
 @app.command()
 def resume(
     run_dir: RunDirectory,
-    address: Annotated[str, typer.Option(help="Ray cluster: local, auto, or HOST:PORT.")] = "local",
+    address: Cluster = HOME,
     selftest: Annotated[bool, typer.Option(help="Measure the load actors' own error first.")] = True,
     inputs: Annotated[
         Path | None, typer.Option(help="Where the config's paths start from, if not where they did.")
@@ -282,7 +285,7 @@ def simulate(
 @app.command()
 def selftest(
     actors: Annotated[int, typer.Option(min=1, help="Load actors that measure at once.")] = 1,
-    address: Annotated[str, typer.Option(help="Ray cluster: local, auto, or HOST:PORT.")] = "local",
+    address: Cluster = HOME,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure this machine's own error against the simulator."""

@@ -108,6 +108,6 @@ def too_few(config: Config, lacking: Short, in_all: int, cores: int) -> ClusterE
     shown = f"selftest vouches for {carries} an actor"
     problem = f"{lacking.actors} load actor{some} for {load} of {CHUNKS_PER_S:g} chunks/s, where {shown}"
     allowed = f"at least {lacking.needed}, each with a core: {in_all} cores for all endpoints, where {cores} are"
-    return ClusterError(
-        str(config.wrong(problem, f"{allowed} (--no-selftest plays it unchecked)", "fleet", "actors"))
-    )
+    more = "a bigger machine, or more min_workers in a cluster's file; " if in_all > cores else ""
+    allowed += f" ({more}--no-selftest plays it unchecked)"
+    return ClusterError(str(config.wrong(problem, allowed, "fleet", "actors")))

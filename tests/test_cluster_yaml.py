@@ -111,23 +111,41 @@ def test_every_node_asks_for_the_token_whose_value_is_in_no_file(path: Path) -> 
     assert not [text for text in strings(config) if re.search(r"[0-9a-f]{32}", text)]
 
 
+def starts(config: dict[str, Any]) -> list[str]:
+    """The commands that start Ray, the head's first."""
+    commands = config["head_start_ray_commands"] + config["worker_start_ray_commands"]
+    return [command for command in commands if "ray start" in command]
+
+
+METRICS = r"^ *export RAY_enable_metrics.*\n"
+
+
 @BOTH
 def test_the_dashboard_listens_on_loopback_and_no_metrics_port_is_opened(path: Path) -> None:
-    config = loaded(path)
-    (start,) = [command for command in config["head_start_ray_commands"] if "ray start --head" in command]
-    assert "--dashboard-host=127.0.0.1" in start
-    exports = " ".join(config["setup_commands"])
-    for setting in ("RAY_enable_metrics_collection=0", "DASHBOARD_METRIC_PORT=-1", "AUTOSCALER_METRIC_PORT=-1"):
-        assert setting in exports
+    head, worker = starts(loaded(path))
+    assert "ray start --head" in head
+    assert "--dashboard-host=127.0.0.1" in head
+    assert "export RAY_enable_metrics_collection=0 DASHBOARD_METRIC_PORT=-1 AUTOSCALER_METRIC_PORT=-1;" in head
+    assert "export RAY_enable_metrics_collection=0;" in worker
+
+
+@BOTH
+def test_a_cluster_has_metrics_once_the_two_lines_that_forbid_them_are_deleted(path: Path) -> None:
+    text, lines = re.subn(METRICS, "", path.read_text("utf-8"), flags=re.MULTILINE)
+    assert lines == 2
+    opened, shut = yaml.safe_load(text), loaded(path)
+    for left, before in zip(starts(opened), starts(shut), strict=True):
+        assert left == re.sub(r"export RAY_enable_metrics[^;]*; ", "", before)
+        assert subprocess.run(["bash", "-n", "-c", left], capture_output=True, check=True).stderr == b""
+    assert not [text for text in strings(opened) if "METRIC" in text.upper()]
+    assert opened | {key: shut[key] for key in shut if key.endswith("_start_ray_commands")} == shut
 
 
 @BOTH
 def test_every_ray_is_started_with_what_closes_its_open_paths(path: Path) -> None:
     config = loaded(path)
-    commands = config["head_start_ray_commands"] + config["worker_start_ray_commands"]
-    starts = [command for command in commands if "ray start" in command]
-    assert len(starts) == 2
-    for start in starts:
+    assert len(starts(config)) == 2
+    for start in starts(config):
         said = re.search(
             r"export PYTHONPATH=\$HOME/(raybench/raybench)/(\S+)\$\{PYTHONPATH:\+:\$PYTHONPATH\}; ray start", start
         )

@@ -153,8 +153,10 @@ def test_the_line_says_the_load_what_an_actor_carries_how_many_it_takes_and_wher
     assert str(error) == (
         f"{path}:9: fleet.actors: 1 load actor for closed-200 on 'e', up to 200 streams of 50 chunks/s, "
         "where selftest vouches for 64 an actor; at least 4, each with a core: 5 cores for all endpoints, "
-        "where 2 are (--no-selftest plays it unchecked)"
+        "where 2 are (a bigger machine, or more min_workers in a cluster's file; --no-selftest plays it unchecked)"
     )
     less = too_few(load_config(path), Short(trial(Closed(200)), 200.0, 2, 16, 13, at_most=True), in_all=13, cores=2)
     assert "2 load actors" in str(less)
     assert "vouches for fewer than 16 an actor; at least 13" in str(less)
+    there = too_few(load_config(path), Short(trial(Closed(200)), 200.0, 1, 64, 4), in_all=5, cores=8)
+    assert str(there).endswith("5 cores for all endpoints, where 8 are (--no-selftest plays it unchecked)")

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -13,10 +14,12 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -28,8 +31,10 @@ from waiting import until
 from raybench import __version__
 from raybench.cli import app
 from raybench.cluster import environment
+from raybench.cluster import submit as submitting
 from raybench.cluster.frames import FRAME, ship, unpack
-from raybench.cluster.submit import _submit, pack
+from raybench.cluster.monitor import Screen
+from raybench.cluster.submit import _is_open, _submit, pack
 from raybench.config import load_config
 from raybench.errors import ClusterError, InfrastructureError, InputError
 from raybench.rundir import RunDir
@@ -187,6 +192,9 @@ class Jobs:
         self.entries.append(shlex.split(entrypoint))
         return f"job-{len(self.entries)}"
 
+    def get_address(self) -> str:
+        return "http://head:8265"
+
 
 def test_the_same_config_submitted_twice_runs_in_two_directories() -> None:
     jobs: Any = Jobs()
@@ -194,6 +202,68 @@ def test_the_same_config_submitted_twice_runs_in_two_directories() -> None:
         _submit(jobs, "package", Path("tiny.yaml"), None)
     first, second = (words[words.index("--out") + 1] for words in jobs.entries)
     assert first != second
+
+
+class Vanished(Jobs):
+    """Shows a line of its jobs, and then no more."""
+
+    async def tail_job_logs(self, _: str) -> AsyncIterator[str]:
+        yield "measuring\n"
+        raise ConnectionResetError("reset by peer")
+
+
+def test_a_job_that_is_out_of_sight_is_one_line_that_says_how_to_follow_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitting, "_client", lambda _: Vanished())
+    monkeypatch.setattr(submitting, "_is_open", lambda _: False)
+    with pytest.raises(ClusterError) as lost:
+        submitting.submit(load_config(config(tmp_path)), "http://head:8265", tmp_path / "run", Screen())
+    assert str(lost.value) == "lost sight of job-1, which `raybench attach job-1` follows again: reset by peer"
+
+
+class Asked(BaseHTTPRequestHandler):
+    """Answers as Ray's Jobs API does, with the status and page of its class."""
+
+    status, page = 200, b'{"version": "4", "ray_version": "2.60.0"}'
+
+    def do_GET(self) -> None:
+        self.send_response(self.status if self.path == "/api/version" else 404)
+        self.end_headers()
+        self.wfile.write(self.page)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Refusing(Asked):
+    status = 401
+
+
+class Fronted(Asked):
+    page = b"<html>log in first</html>"
+
+
+@pytest.mark.parametrize(("kind", "is_open"), [(Asked, True), (Refusing, False), (Fronted, False)])
+def test_a_jobs_api_that_answers_without_a_token_is_known(kind: type[Asked], is_open: bool) -> None:
+    with HTTPServer(("127.0.0.1", 0), kind) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        assert _is_open(f"http://127.0.0.1:{server.server_port}") is is_open
+    assert not _is_open(f"http://127.0.0.1:{server.server_port}"), "nobody is there any more"
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_submit_warns_in_one_line_where_no_token_is_asked_for(
+    is_open: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(submitting, "_client", lambda _: Jobs())
+    monkeypatch.setattr(submitting, "_is_open", lambda _: is_open)
+    monkeypatch.setattr(submitting, "_fetch", lambda *_: 0)
+    submitting.submit(load_config(config(tmp_path)), "http://head:8265", tmp_path / "run", Screen())
+    *warned, last = capsys.readouterr().err.splitlines()
+    assert last.endswith("s  submitted job-1 to http://head:8265")
+    assert len(warned) == is_open
+    assert all("http://head:8265 asks for no token: whoever reaches it runs code there" in line for line in warned)
 
 
 def test_a_run_that_was_refused_ships_nothing_of_the_one_that_is_there(tmp_path: Path) -> None:
@@ -226,6 +296,24 @@ def test_a_port_that_is_none_is_refused_and_not_another_one_served(port: str) ->
 @pytest.mark.parametrize("words", [["version"], ["--version"]])
 def test_the_version_is_asked_for_in_either_way(words: list[str]) -> None:
     assert CliRunner().invoke(app, words).stdout == f"{__version__}\n"
+
+
+@pytest.mark.parametrize(("inside", "default"), [(False, "local"), (True, "auto")])
+@pytest.mark.parametrize("verb", ["run", "resume", "selftest"])
+def test_the_address_that_is_not_given_is_the_jobs_own_cluster_inside_a_ray_job(
+    verb: str, inside: bool, default: str
+) -> None:
+    environ = {key: value for key, value in os.environ.items() if key != environment.JOB}
+    command = [sys.executable, "-m", "raybench", verb, "--help"]
+    told = subprocess.run(
+        command,
+        env=environ | ({environment.JOB: "{}"} if inside else {}) | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (said,) = re.findall(r"Ray cluster:.*?\[default: (\w+)\]", " ".join(told.stdout.split()))
+    assert said == default
 
 
 @dataclass(frozen=True)
@@ -404,6 +492,7 @@ def test_a_job_is_followed_and_its_run_directory_and_exit_code_come_back(head: H
     assert code in (0, 3), err
     assert "1/1] fast short closed-2: 60 requests measured, 0 failed" in err
     assert FRAME not in err
+    assert "asks for no token" not in err
     assert "Traceback" not in err
     assert out == f"report: {tmp_path / 'run' / 'report.html'}\n"
 
@@ -452,6 +541,35 @@ def test_a_job_that_writes_to_s3_comes_back_from_there_and_later_too(
         results.mood = None
     assert denied.returncode == code, "the job's own, whatever comes of its files"
     assert f"the run directory is in {url} and does not come from here: {url}: ListObjectsV2" in denied.stderr
+
+
+ACTORS = """\
+import sys
+from ray.util.state import list_actors
+print(*(each.name for each in list_actors(address=sys.argv[1])))
+"""
+
+
+@pytest.mark.ray
+def test_a_run_that_ray_itself_is_given_as_a_job_is_played_by_that_jobs_cluster(head: Head, tmp_path: Path) -> None:
+    written = config(tmp_path / "configs")
+    written.write_text(written.read_text().replace("name: fast", "name: alone"))
+    words = ["job", "submit", f"--address={head.address}", f"--working-dir={written.parent}"]
+    command = [str(Path(sys.executable).parent / "ray"), *words, "--", "raybench", "run", "tiny.yaml"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "run")],
+        env=head.environ,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert "joining Ray at auto" in done.stdout, done.stdout + done.stderr
+    manifest = json.loads((tmp_path / "run" / "run.json").read_text())
+    rows = RunDir(tmp_path / "run").requests(manifest["trials"][0]).to_pylist()
+    assert sum(row["phase"] == "measure" for row in rows) == 60
+    assert {row["actor"] for row in rows} == {"alone-0"}
+    assert "/alone-0/" in head.call(ACTORS).stdout
 
 
 @pytest.mark.ray

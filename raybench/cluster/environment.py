@@ -14,6 +14,9 @@ SETTINGS = {
 
 AUTH_MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets this for the command of a job; its workers do not have it."""
+
 
 def prepare(*, local: bool) -> None:
     """Sets what is not set yet; a local cluster asks for a token, which only this process and its children know."""
@@ -31,6 +34,11 @@ def hurry() -> None:
         with suppress(OSError):
             if os.getpriority(os.PRIO_PROCESS, int(thread.name)) > 0:
                 os.setpriority(os.PRIO_PROCESS, int(thread.name), 0)
+
+
+def home() -> str:
+    """The cluster of a command that is told none: as a Ray job it is the job's, else one of the command's own."""
+    return "auto" if JOB in os.environ else "local"
 
 
 def arrival(address: str) -> str:

@@ -13,9 +13,11 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
 
 from pydantic import BaseModel
 
@@ -37,6 +39,7 @@ PLACE = "raybench-s3"
 ALWAYS = ("--address", "auto", "--ship")
 STOP_WAIT_S = 600
 """How long Ray waits between asking a job to stop and killing it: requests in flight, then the report."""
+LOOK_S = 10.0
 
 CHATTER = (
     "ray.dashboard.modules.dashboard_sdk",
@@ -57,6 +60,8 @@ def submit(config: Config, address: str, out: Path, screen: Screen, to: Prefix |
     with tempfile.TemporaryDirectory(prefix="raybench-submit-") as folder:
         entry = pack(config, Path(folder))
         job = _submit(client, folder, entry, to)
+    if _is_open(client.get_address()):
+        screen.say(f"{address} asks for no token: whoever reaches it runs code there (docs/cluster.md: A token)")
     screen.say(f"submitted {job} to {address}")
     return _fetch(client, job, out, screen, to)
 
@@ -110,6 +115,13 @@ def _client(address: str) -> "JobSubmissionClient":
     return client
 
 
+def _is_open(address: str) -> bool:
+    """Whether the Jobs API at `address` answers who shows no token."""
+    with suppress(OSError, HTTPException), urlopen(f"{address}/api/version", timeout=LOOK_S) as answer:  # noqa: S310
+        return b"ray_version" in answer.read()  # and not somebody's page to log in
+    return False
+
+
 @contextmanager
 def _cluster_errors(what: str) -> Iterator[None]:
     """Turns what the Jobs API raises into a ClusterError of one line."""
@@ -139,7 +151,7 @@ def _submit(client: "JobSubmissionClient", folder: str, entry: Path, to: Prefix 
 def _fetch(client: "JobSubmissionClient", job: str, out: Path, screen: Screen, to: Prefix | None) -> int:
     """Follows a job to its end, brings its run directory, and returns its exit code."""
     try:
-        with _cluster_errors(f"lost sight of {job}"):
+        with _cluster_errors(f"lost sight of {job}, which `raybench attach {job}` follows again"):
             frames = asyncio.run(_follow(client, job, screen))
     except KeyboardInterrupt:
         raise InterruptedRunError(

@@ -60,6 +60,7 @@ CALLS = (
     "/ray.rpc.NodeManagerService/GetNodeStats",
     "/ray.rpc.NodeManagerService/GetSystemConfig",
     "/ray.rpc.NodeManagerService/GetWorkerPIDs",
+    "/ray.rpc.ObjectManagerService/Pull",
     "/ray.rpc.CoreWorkerService/NumPendingTasks",
     "/ray.rpc.CoreWorkerService/GetCoreWorkerStats",
     "/ray.rpc.RayletDriver/ClusterInfo",
