@@ -45,7 +45,7 @@ FASTER = 0.9
 LATE = ("client_lag", "late_starts")
 """Codes of what says that the load generator did not keep up."""
 
-FAULTS = (*LATE, "lost_rows", "stamp_disorder", "token_mismatch")
+FAULTS = (*LATE, "lost_rows", "stamp_disorder", "token_mismatch", "echoed_prompt", "repeated_prompts")
 """Codes of what makes a probe worthless; overloading the endpoint does not: overload is what is searched for."""
 
 
