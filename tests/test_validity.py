@@ -95,6 +95,8 @@ TRIPS: list[Trips] = [
     ("repeated_prompts", "VALID", lambda: long(each(lambda i: {"prompt_id": f"p{i % 50}"}))),
     ("repeated_prompts", "INVALID", lambda: long(each(lambda i: {"prompt_id": "p", "cached_tokens": 90}))),
     ("repeated_prompts", "VALID", lambda: long(each(lambda i: {"prompt_id": f"p{i % 50}", "cached_tokens": 0}))),
+    ("repeated_prompts", "INVALID", lambda: long(each(lambda i: {"cached_tokens": 98}))),
+    ("repeated_prompts", "INVALID", lambda: long(each(lambda i: {"cached_tokens": 90 * (i < 2)}))),
     ("repeated_prompts", "INVALID", lambda: long(sooner_again(0.85), duration_s=92.5)),
     ("repeated_prompts", "VALID", lambda: long(sooner_again(0.95), duration_s=97.5)),
     ("truncated", "INVALID", lambda: long([*loop(98), failed(98, 98.0, "truncated"), failed(99, 98.5, "truncated")])),
@@ -220,6 +222,26 @@ def test_a_warm_up_prompt_that_comes_again_is_a_repeat() -> None:
     rows = [row(0, 0, phase="warmup", prompt_id="a"), row(1, 1, prompt_id="a"), row(2, 2, prompt_id="b")]
     found = facts(requests(rows), {}, {}, {})
     assert (found["prompts_repeated"], found["prompt_repeats_max"]) == (0.5, 2)
+
+
+def test_fresh_prompts_from_the_cache_of_an_earlier_trial_are_told_in_words() -> None:
+    found = long(each(lambda i: {"cached_tokens": 98}))
+    assert (found["prompts_repeated"], found["cached_repeats"], found["cached_prompts"]) == (0.0, 0, 100)
+    assert found["reason_texts"] == [
+        "100 of 100 requests had 90 % or more of their prompt from the endpoint's cache, as it says itself: "
+        "read before, in this trial or an earlier one, or begun as others are; "
+        "use a larger data set or another seed, or turn the endpoint's prefix cache off"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cached", "number"),
+    [(lambda i: 89, 100), (lambda i: 100 * (i == 0), 20), (lambda i: 100 * (i < 2), 200), (lambda i: None, 100)],
+    ids=["a shared beginning", "what the check of the endpoint sent", "one in a hundred", "not told"],
+)
+def test_cached_tokens_are_not_objected_to(cached: Callable[[int], int | None], number: int) -> None:
+    found = long(each(lambda i: {"cached_tokens": cached(i)}, number), duration_s=float(number))
+    assert (found["valid"], found["reasons"]) == ("VALID", [])
 
 
 def test_reasons_say_how_many_and_what_to_do() -> None:

@@ -217,6 +217,7 @@ TRIALS = pa.schema(
         _field("prompt_repeats_max", _COUNT, "requests", "how often the commonest prompt was sent"),
         _field("cached_token_share", pa.float64(), "1", "cached prompt tokens / prompt tokens, as the server says"),
         _field("cached_repeats", _COUNT, "requests", "of prompts sent before, with tokens from the server's cache"),
+        _field("cached_prompts", _COUNT, "requests", "with 90 % or more of the prompt from the server's cache"),
         _field("repeat_ratio", pa.float64(), "1", "time to answer the second time / the first time of a prompt"),
         _field("repeat_ratio_low", pa.float64(), "1", "lower end of the 99 % interval"),
         _field("repeat_ratio_high", pa.float64(), "1", "upper end of the 99 % interval"),

@@ -103,7 +103,7 @@ RULES = {
     **_ruled(_none, "window_start_s", "drift_low", "drift_high"),
     **_ruled(_sum, "requests", "ok", "failed", "not_sent", "lost", "throttled", "truncated", "missing_rows"),
     **_ruled(_sum, "window_s", "n_eff", "echoed", "over_max", "token_mismatches", "stamp_disorders"),
-    **_ruled(_sum, "new_connections", "lost_actors", "cached_repeats"),
+    **_ruled(_sum, "new_connections", "lost_actors", "cached_repeats", "cached_prompts"),
     **_ruled(stats.average, "prompt_token_count_mean", "completion_token_count_mean", *PARTS, "cached_token_share"),
     **_ruled(_most, "lateness_p50", "lateness_p99", "lateness_max", "cpu_share", "lag_p99_s", "lag_max_s"),
     **_ruled(_most, "prompts_repeated", "prompt_repeats_max", "warmup_cut", "streams", "chunks_per_s"),

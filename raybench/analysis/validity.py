@@ -39,6 +39,9 @@ SHARE = 0.01
 CONNECTIONS = 0.05
 """The share of requests on new connections above which latency is not the endpoint's alone."""
 
+CHECKED = 1
+"""The prompts that the check of an endpoint before the run left in its cache."""
+
 FASTER = 0.9
 """How fast a prompt may be answered the second time, over the first; faster is a cache (MLPerf's TEST04)."""
 
@@ -169,7 +172,22 @@ def _tokens(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
 
 
 def _repeated_prompts(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
-    """Repeats that a cache answers are not what the endpoint takes: by its own word, or since they are faster.
+    """Prompts that a cache answers are not what the endpoint takes, whichever trial sent them before."""
+    yield from tuple(_cached(summary)) or _sent_again(summary)
+
+
+def _cached(summary: Facts) -> Iterator[Reason]:
+    """More whole prompts from the cache, by the endpoint's own word, than this trial's repeats explain."""
+    cached = summary.get("cached_prompts") or 0
+    if cached > max(CHECKED, summary.get("cached_repeats") or 0) and _share_of(summary, "cached_prompts") > SHARE:
+        text = f"{cached:,} of {summary['requests']:,} requests had 90 % or more of their prompt from the endpoint's "
+        text += "cache, as it says itself: read before, in this trial or an earlier one, or begun as others are"
+        remedy = "use a larger data set or another seed, or turn the endpoint's prefix cache off"
+        yield Reason("repeated_prompts", text, remedy, Valid.INVALID)
+
+
+def _sent_again(summary: Facts) -> Iterator[Reason]:
+    """Repeats that a cache answers: by the endpoint's own word, or since they are faster.
 
     Where first times got faster by themselves, a slow start may be why the second ones are: this trial cannot tell.
     """
