@@ -125,8 +125,10 @@ def _over_ceiling(summary: Facts) -> Iterator[Reason]:
     chunks, most_chunks = summary.get("chunks_per_s") or 0.0, summary.get("ceiling_chunks_per_s") or 0.0
     if most is None or streams <= most + SLACK or chunks <= most_chunks:
         return
-    text = f"a load actor held {streams:,.1f} streams of {chunks:,.0f} chunks/s together; selftest vouches for "
-    text += f"{most:,.0f} of {most_chunks:,.0f}"
+    text = (
+        f"a load actor held {streams:,.1f} streams of {chunks:,.0f} chunks/s together, in the busiest tenth of the "
+    )
+    text += f"window; selftest vouches for {most:,.0f} of {most_chunks:,.0f}"
     error_s, makes = summary.get("ceiling_error_s"), Valid.INVALID
     if error_s is not None:
         text += f", and saw stamps {error_s * 1000:,.0f} ms late (p99) above that"
