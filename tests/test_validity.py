@@ -189,6 +189,24 @@ def test_slots_that_fall_into_step_are_no_reason_where_no_criterion_asks_for_a_p
     assert found["latency_p95_low"] is None
 
 
+@pytest.mark.parametrize(
+    ("said", "seconds", "valid"),
+    [
+        ({"lag_p90_ms": "9", "lag_p99_ms": "149", "lag_max_ms": "149.9"}, 4.9, "VALID"),
+        ({"lag_p90_ms": "11", "lag_p99_ms": "149", "lag_max_ms": "149.9"}, 4.9, "INVALID"),
+        ({"lag_p90_ms": "9", "lag_p99_ms": "149", "lag_max_ms": "151"}, 4.9, "INVALID"),
+        ({"lag_p90_ms": "9", "lag_p99_ms": "149", "lag_max_ms": "149.9", "cpu_s": "4.8"}, 4.9, "INVALID"),
+        ({"lag_p90_ms": "0.4", "lag_p99_ms": "11", "lag_max_ms": "20"}, 5.0, "INVALID"),
+    ],
+    ids=["a few wakeups", "one in ten", "one far too late", "a busy client", "a window long enough for its p99"],
+)
+def test_in_a_short_window_a_few_late_wakeups_are_a_remark_and_one_in_ten_is_not(
+    said: dict[str, str], seconds: float, valid: str
+) -> None:
+    found = long(loop(round(seconds / 0.05), 0.05), duration_s=seconds, actors=actors(**said))
+    assert (found["valid"], found["reasons"]) == (valid, ["client_lag"])
+
+
 def test_a_lag_is_judged_by_what_a_request_takes() -> None:
     slow = [row(i, 10 * i, 10 * i + 0.05, 10 * i + 10) for i in range(10)]
     found = long(slow, actors=actors(lag_p99_ms="60", lag_max_ms="200"))

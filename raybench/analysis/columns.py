@@ -231,6 +231,7 @@ TRIALS = pa.schema(
         _field("new_connections", _COUNT, "requests", "requests that had to open a connection"),
         _field("missing_rows", _COUNT, "requests", "planned requests without a row"),
         _field("lost_actors", _COUNT, "actors"),
+        _field("lag_p90_s", pa.float64(), "s", "how late the clients' event loops woke, worst actor"),
         _field("lag_p99_s", pa.float64(), "s", "how late the clients' event loops woke, worst actor"),
         _field("lag_max_s", pa.float64(), "s", "how late the clients' event loops woke, worst actor"),
         _field("cpu_share", pa.float64(), "1", "CPU seconds per second of the busiest client process"),

@@ -113,7 +113,8 @@ def _clients(summary: Facts, trial: Facts) -> dict[str, Any]:
     spent_s = worst("cpu_s", 1)
     start_s, lasts_s = summary.get("window_start_s"), summary.get("window_s")
     share = spent_s / (start_s + lasts_s) if spent_s is not None and start_s is not None and lasts_s else None
-    return {"lag_p99_s": worst("lag_p99_ms", 1000), "lag_max_s": worst("lag_max_ms", 1000), "cpu_share": share}
+    lags = {f"lag_{which}_s": worst(f"lag_{which}_ms", 1000) for which in ("p90", "p99", "max")}
+    return lags | {"cpu_share": share}
 
 
 def _carried(rows: Requests, summary: Facts, actors: int, ceiling: Facts) -> dict[str, float]:
