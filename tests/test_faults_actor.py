@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -84,3 +85,17 @@ def test_actor_killed_at_a_random_instant_keeps_every_row_it_gave_out_and_loses_
     gone = [record for record in truth.values() if record["request_id"] not in kept]
     assert len(gone) <= 2 * SLOTS, "in flight, or ended in the instant of the kill"
     assert {row.outcome for row in rows} == {"ok"}
+
+
+def test_an_actor_says_at_last_how_late_its_loop_woke(running: Simulator, tmp_path: Path) -> None:
+    import time
+
+    keys = Credentials(running.credentials.access_key, running.credentials.secret_key)
+    target = Target(running.url, "e", running.credentials.region, "stream", credentials=keys)
+    actor, short = LoadActor(Post("e", 0, 1, target, {}, tmp_path)), replace(TRIAL, duration_s=0.3)
+    actor.arm("p", PROMPTS)
+    actor.connect(short)
+    *_, last = actor.play(Share(short, 7, time.time_ns()))
+    actor.close()
+    p90, p99, most = (float(last.schema.metadata[f"lag_{which}_ms".encode()]) for which in ("p90", "p99", "max"))
+    assert 0 < p90 <= p99 <= most
