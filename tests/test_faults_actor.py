@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -123,3 +124,17 @@ def test_an_actor_is_no_nicer_than_others_where_it_may_say_so(processes: Any, tm
     process.join()
     assert several
     assert niceness == ({0} if may else {15})
+
+
+def test_an_actor_says_at_last_how_late_its_loop_woke(running: Simulator, tmp_path: Path) -> None:
+    import time
+
+    keys = Credentials(running.credentials.access_key, running.credentials.secret_key)
+    target = Target(running.url, "e", running.credentials.region, "stream", credentials=keys)
+    actor, short = LoadActor(Post("e", 0, 1, target, {}, tmp_path)), replace(TRIAL, duration_s=0.3)
+    actor.arm("p", PROMPTS)
+    actor.connect(short)
+    *_, last = actor.play(Share(short, 7, time.time_ns()))
+    actor.close()
+    p90, p99, most = (float(last.schema.metadata[f"lag_{which}_ms".encode()]) for which in ("p90", "p99", "max"))
+    assert 0 < p90 <= p99 <= most

@@ -165,6 +165,16 @@ def test_what_the_checks_found_is_there_and_the_simulators_share_of_a_core_with_
     assert "| Every planned request is accounted for |" in read
 
 
+def test_prompts_that_a_cache_knew_are_not_called_fresh() -> None:
+    findings, manifest = reported.small_run()
+    assert "| ✓ | Prompts are fresh | no prompt was sent twice in a trial |" in write((findings, manifest))
+    rows = findings.trials.to_pylist()
+    rows[0] |= {"valid": "INVALID", "reasons": ["repeated_prompts"], "cached_prompts": 24}
+    text = write((replace(findings, trials=reported.findings(rows).trials), manifest))
+    said = "no prompt was sent twice in a trial; 24 came from the endpoint's cache"
+    assert f"| ! | Prompts are fresh | {said} |" in text
+
+
 def test_an_invalid_trial_is_struck_through_and_its_reason_given() -> None:
     findings, manifest = reported.seed_run()
     rows = findings.trials.to_pylist()

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from test_cluster_search import SEARCH, Queue, trial
+from world import retold
 
 from raybench import manifest as manifests
 from raybench import plan_text, searching
@@ -244,6 +245,41 @@ def test_a_measurement_that_cannot_be_trusted_ends_the_search_and_is_told(read: 
     for said in (markdown(*inputs), page(*inputs)):
         assert "A search ended for what cannot be trusted (client_lag)" in said
         assert "all valid" not in said
+
+
+class RetoldRun(Run):
+    """One whose certifying trials, and they alone, have some columns of their rows otherwise."""
+
+    def __init__(self, queue: Queue, columns: dict[str, Any]) -> None:
+        super().__init__(queue)
+        self.columns = columns
+
+    def play(self, one: Trial, seen: Seen) -> pa.Table | None:
+        rows = super().play(one, seen)
+        if rows is not None and "certify" in one.trial_id:
+            rows = retold(rows, **{name: [value] * len(rows) for name, value in self.columns.items()})
+            self.queue.played[one.trial_id] = rows
+        return rows
+
+
+@pytest.mark.parametrize(
+    ("columns", "code"),
+    [
+        ({"prompt_id": "p", "prompt_tokens": 100, "cached_tokens": 90}, "repeated_prompts"),
+        ({"echoed_prompt": True}, "echoed_prompt"),
+    ],
+)
+def test_no_rate_is_certified_by_a_trial_that_is_invalid(columns: dict[str, Any], code: str) -> None:
+    run = RetoldRun(Queue(0.4, servers=4), columns)
+    entry = run.search()
+    certifying = entry["probes"][-1]
+    assert (certifying["step"], certifying["fault"], certifying["passed"]) == ("certify", code, False)
+    about = run.trials[certifying["trial_id"]]
+    row = reduce_trial(run.rows_of(certifying), about, run.manifest).trials.to_pylist()[0]
+    assert row["valid"] == "INVALID"
+    assert code in row["reasons"]
+    assert entry["verdict"]["state"] == "uncertified"
+    assert searched.faults(run.manifest) == [code]
 
 
 def report_inputs(read: Read, run: Run) -> tuple[Findings, Decision, dict[str, Any]]:

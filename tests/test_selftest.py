@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import failed, loop, manifest, numbers, row, table, trial, unsent
+from made import OPEN, failed, loop, manifest, numbers, row, table, trial, unsent
 from reported import small_run
 
 from raybench.analysis.decide import decide
@@ -256,9 +256,9 @@ def streamed(slots: int, chunks: int, seconds: float = 1.0) -> list[Row]:
     return rows
 
 
-def judged(rows: Sequence[Row], known: dict[str, Any] | None, actors: int = 1) -> dict[str, Any]:
+def judged(rows: Sequence[Row], known: dict[str, Any] | None, actors: int = 1, **other: Any) -> dict[str, Any]:
     """The trial's row of TRIALS after a selftest that found this ceiling."""
-    one = trial(concurrency=4)
+    one = trial(**{"concurrency": 4} | other)
     about = manifest(one)
     about["experiments"][0] |= {"ceiling": known, "actors": [{}] * actors}
     summary: dict[str, Any] = reduce_trial(table(rows), one, about).trials.to_pylist()[0]
@@ -275,7 +275,29 @@ def test_what_an_actor_carried_is_counted_from_the_rows() -> None:
     assert (shared["streams"], shared["chunks_per_s"]) == (2.0, 20.0)
     assert alone["ceiling_streams"] is None
     whole = numbers([row(0, 0, 0, 5)])
-    assert (whole["streams"], whole["chunks_per_s"]) == (0.5, 0.0)
+    assert (whole["streams"], whole["chunks_per_s"]) == (1.0, 0.0)
+
+
+def climbing(most: int) -> list[Row]:
+    """Ten seconds that begin with none and end with so many streams of 50 chunks/s, as many more each second."""
+    each = [at for at in range(10) for _ in range(round(at * most / 9))]
+    return [
+        row(seq, at, at, at + 1, chunks=[at + chunk / 50 for chunk in range(1, 51)]) for seq, at in enumerate(each)
+    ]
+
+
+def test_a_ramp_that_ends_above_the_ceiling_is_invalid_though_its_mean_is_below() -> None:
+    found = judged(climbing(9), limit(6), **OPEN)
+    assert (found["streams"], found["chunks_per_s"]) == (9.0, 450.0)
+    assert (found["valid"], found["reasons"]) == ("INVALID", ["client_lag"])
+    assert judged(climbing(9), limit(9), **OPEN)["reasons"] == []
+
+
+def test_streams_that_wait_in_one_tenth_and_chunks_that_come_in_another_are_no_load_above_the_ceiling() -> None:
+    waiting = [row(seq, 0, 0, 1) for seq in range(9)]
+    fast = [row(9, 1, 1, 2, chunks=[1 + chunk / 900 for chunk in range(1, 901)])]
+    found = judged([*waiting, *fast], limit(6), **OPEN)
+    assert found["reasons"] == []
 
 
 @pytest.mark.parametrize("known", [limit(3), limit(3, "untested", None), limit(0, error_ms=None)])

@@ -95,6 +95,8 @@ TRIPS: list[Trips] = [
     ("repeated_prompts", "VALID", lambda: long(each(lambda i: {"prompt_id": f"p{i % 50}"}))),
     ("repeated_prompts", "INVALID", lambda: long(each(lambda i: {"prompt_id": "p", "cached_tokens": 90}))),
     ("repeated_prompts", "VALID", lambda: long(each(lambda i: {"prompt_id": f"p{i % 50}", "cached_tokens": 0}))),
+    ("repeated_prompts", "INVALID", lambda: long(each(lambda i: {"cached_tokens": 98}))),
+    ("repeated_prompts", "INVALID", lambda: long(each(lambda i: {"cached_tokens": 90 * (i < 2)}))),
     ("repeated_prompts", "INVALID", lambda: long(sooner_again(0.85), duration_s=92.5)),
     ("repeated_prompts", "VALID", lambda: long(sooner_again(0.95), duration_s=97.5)),
     ("truncated", "INVALID", lambda: long([*loop(98), failed(98, 98.0, "truncated"), failed(99, 98.5, "truncated")])),
@@ -187,6 +189,24 @@ def test_slots_that_fall_into_step_are_no_reason_where_no_criterion_asks_for_a_p
     assert found["latency_p95_low"] is None
 
 
+@pytest.mark.parametrize(
+    ("said", "seconds", "valid"),
+    [
+        ({"lag_p90_ms": "9", "lag_p99_ms": "149", "lag_max_ms": "149.9"}, 4.9, "VALID"),
+        ({"lag_p90_ms": "11", "lag_p99_ms": "149", "lag_max_ms": "149.9"}, 4.9, "INVALID"),
+        ({"lag_p90_ms": "9", "lag_p99_ms": "149", "lag_max_ms": "151"}, 4.9, "INVALID"),
+        ({"lag_p90_ms": "9", "lag_p99_ms": "149", "lag_max_ms": "149.9", "cpu_s": "4.8"}, 4.9, "INVALID"),
+        ({"lag_p90_ms": "0.4", "lag_p99_ms": "11", "lag_max_ms": "20"}, 5.0, "INVALID"),
+    ],
+    ids=["a few wakeups", "one in ten", "one far too late", "a busy client", "a window long enough for its p99"],
+)
+def test_in_a_short_window_a_few_late_wakeups_are_a_remark_and_one_in_ten_is_not(
+    said: dict[str, str], seconds: float, valid: str
+) -> None:
+    found = long(loop(round(seconds / 0.05), 0.05), duration_s=seconds, actors=actors(**said))
+    assert (found["valid"], found["reasons"]) == (valid, ["client_lag"])
+
+
 def test_a_lag_is_judged_by_what_a_request_takes() -> None:
     slow = [row(i, 10 * i, 10 * i + 0.05, 10 * i + 10) for i in range(10)]
     found = long(slow, actors=actors(lag_p99_ms="60", lag_max_ms="200"))
@@ -220,6 +240,26 @@ def test_a_warm_up_prompt_that_comes_again_is_a_repeat() -> None:
     rows = [row(0, 0, phase="warmup", prompt_id="a"), row(1, 1, prompt_id="a"), row(2, 2, prompt_id="b")]
     found = facts(requests(rows), {}, {}, {})
     assert (found["prompts_repeated"], found["prompt_repeats_max"]) == (0.5, 2)
+
+
+def test_fresh_prompts_from_the_cache_of_an_earlier_trial_are_told_in_words() -> None:
+    found = long(each(lambda i: {"cached_tokens": 98}))
+    assert (found["prompts_repeated"], found["cached_repeats"], found["cached_prompts"]) == (0.0, 0, 100)
+    assert found["reason_texts"] == [
+        "100 of 100 requests had 90 % or more of their prompt from the endpoint's cache, as it says itself: "
+        "read before, in this trial or an earlier one, or begun as others are; "
+        "use a larger data set or another seed, or turn the endpoint's prefix cache off"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cached", "number"),
+    [(lambda i: 89, 100), (lambda i: 100 * (i == 0), 20), (lambda i: 100 * (i < 2), 200), (lambda i: None, 100)],
+    ids=["a shared beginning", "what the check of the endpoint sent", "one in a hundred", "not told"],
+)
+def test_cached_tokens_are_not_objected_to(cached: Callable[[int], int | None], number: int) -> None:
+    found = long(each(lambda i: {"cached_tokens": cached(i)}, number), duration_s=float(number))
+    assert (found["valid"], found["reasons"]) == ("VALID", [])
 
 
 def test_reasons_say_how_many_and_what_to_do() -> None:

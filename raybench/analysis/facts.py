@@ -17,6 +17,9 @@ from raybench.states import TrialState
 DRIFT = 0.1
 """How much latency may change within the window, as a share of its mean."""
 
+TENTHS = 10
+"""What an actor carried is that of the busiest of so many parts of the window: a mean would hide a ramp's end."""
+
 SETTLED, SHIFT = 0.5, 0.05
 """MSER-5 may cut that share of the requests, or the cut may change the mean by so much."""
 
@@ -35,8 +38,9 @@ def facts(rows: Requests, summary: Facts, trial: Facts, experiment: Facts) -> di
         "missing_rows": _missing(rows, trial, crew["actors"]),
         "lost_actors": len(trial.get("lost") or ()),
     }
-    carried = _carried(rows, summary, crew["actors"]) | _ceiling(crew["ceiling"] or {})
-    return told | resent.prompts(rows) | _clients(summary, trial) | carried | {"steady": _steady(summary)}
+    ceiling = _ceiling(crew["ceiling"] or {})
+    carried = _carried(rows, summary, crew["actors"], ceiling)
+    return told | resent.prompts(rows) | _clients(summary, trial) | ceiling | carried | {"steady": _steady(summary)}
 
 
 def _true(rows: Requests, name: str) -> Mask:
@@ -109,20 +113,29 @@ def _clients(summary: Facts, trial: Facts) -> dict[str, Any]:
     spent_s = worst("cpu_s", 1)
     start_s, lasts_s = summary.get("window_start_s"), summary.get("window_s")
     share = spent_s / (start_s + lasts_s) if spent_s is not None and start_s is not None and lasts_s else None
-    return {"lag_p99_s": worst("lag_p99_ms", 1000), "lag_max_s": worst("lag_max_ms", 1000), "cpu_share": share}
+    lags = {f"lag_{which}_s": worst(f"lag_{which}_ms", 1000) for which in ("p90", "p99", "max")}
+    return lags | {"cpu_share": share}
 
 
-def _carried(rows: Requests, summary: Facts, actors: int) -> dict[str, Any]:
-    """What a load actor carried in the window, on average: requests in flight, chunks a second."""
+def _carried(rows: Requests, summary: Facts, actors: int, ceiling: Facts) -> dict[str, float]:
+    """What a load actor carried in the busiest tenth of the window: requests in flight, chunks a second.
+
+    Both make it busy, each as a share of its ceiling: many streams of few chunks are little work.
+    """
     start_s, lasts_s = summary.get("window_start_s"), summary.get("window_s")
     if start_s is None or not lasts_s:
         return {}
     inside = Window(start_s * NS_PER_S, (start_s + lasts_s) * NS_PER_S)
-    shared_s = lasts_s * max(1, actors)
-    flown_s = float(inside.inside_ns(rows.sent_ns, rows.end_ns).sum()) / NS_PER_S
+    shared_s = lasts_s / TENTHS * max(1, actors)
     instants_ns = rows.table["chunk_ns"].combine_chunks().flatten().to_numpy()
-    came = int(((instants_ns > inside.start_ns) & (instants_ns <= inside.stop_ns)).sum())
-    return {"streams": flown_s / shared_s, "chunks_per_s": came / shared_s}
+    carried = []
+    for part in inside.slices(TENTHS):
+        flown_s = float(part.inside_ns(rows.sent_ns, rows.end_ns).sum()) / NS_PER_S
+        came = int(((instants_ns > part.start_ns) & (instants_ns <= part.stop_ns)).sum())
+        carried.append((flown_s / shared_s, came / shared_s))
+    most, most_chunks = ceiling.get("ceiling_streams") or 0, ceiling.get("ceiling_chunks_per_s") or 0.0
+    streams, chunks_per_s = max(carried, key=lambda each: (min(each[0] * most_chunks, each[1] * most), *each))
+    return {"streams": streams, "chunks_per_s": chunks_per_s}
 
 
 def _ceiling(ceiling: Facts) -> dict[str, Any]:

@@ -18,6 +18,9 @@ FEWEST = 20
 WORTH, FEWEST_BATCHES = 2, 3
 """How many independent requests a batch is worth at least, as far as there are three batches."""
 
+WHOLE = 0.9
+"""The share of a prompt from which on the cache counts as having all of it: many prompts begin alike, to a point."""
+
 LEAST = 0.01
 """Of the usual time: anything shorter counts as this, since nothing has no logarithm."""
 
@@ -41,6 +44,7 @@ def prompts(rows: Requests) -> dict[str, Any]:
         "prompt_repeats_max": int(times.max()) if len(times) else None,
         "cached_token_share": float(cached[counted].sum()) / total if total else None,
         "cached_repeats": int((again & measured & (cached > 0)).sum()),
+        "cached_prompts": int((counted & (cached > 0) & (cached >= WHOLE * tokens)).sum()),
     }
     return found | _compared(rows, prompt) if again.any() else found
 

@@ -22,7 +22,7 @@ LAG_MAX_S, LAG_MAX_SHARE = 0.15, 0.1
 """The longest delay of the client's event loop may be so long, or this share of what a request takes."""
 
 LAG_WINDOW_S = 5.0
-"""In a shorter window two of the loop's wakeups make its p99: a remark, unless one was as late as LAG_MAX."""
+"""In a shorter window a few of the loop's wakeups make its p99: p90 decides there, p99 is a remark."""
 
 SLACK = 0.01
 """Of a stream: what arithmetic may add to a load that is just as large as its ceiling."""
@@ -39,13 +39,16 @@ SHARE = 0.01
 CONNECTIONS = 0.05
 """The share of requests on new connections above which latency is not the endpoint's alone."""
 
+CHECKED = 1
+"""The prompts that the check of an endpoint before the run left in its cache."""
+
 FASTER = 0.9
 """How fast a prompt may be answered the second time, over the first; faster is a cache (MLPerf's TEST04)."""
 
 LATE = ("client_lag", "late_starts")
 """Codes of what says that the load generator did not keep up."""
 
-FAULTS = (*LATE, "lost_rows", "stamp_disorder", "token_mismatch")
+FAULTS = (*LATE, "lost_rows", "stamp_disorder", "token_mismatch", "echoed_prompt", "repeated_prompts")
 """Codes of what makes a probe worthless; overloading the endpoint does not: overload is what is searched for."""
 
 
@@ -94,21 +97,25 @@ LESS_PER_ACTOR = "use more load actors, a quieter machine, or less load per core
 
 
 def _client_lag(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
-    """What the load actors noticed of themselves in the trial; else what selftest had found before."""
-    yield from tuple(_lagged(summary)) or _over_ceiling(summary)
+    """What the load actors noticed of themselves in the trial; else what selftest had found before; else a remark."""
+    few = (summary.get("window_s") or 0) < LAG_WINDOW_S
+    remark = _woke_late(summary, "p99", Valid.VALID) if few else ()
+    yield from tuple(_lagged(summary, "p90" if few else "p99")) or tuple(_over_ceiling(summary)) or remark
 
 
-def _lagged(summary: Facts) -> Iterator[Reason]:
-    usual_s = _usual_s(summary)
-    for column, floor_s, share in (("lag_p99_s", LATE_S, LATE_SHARE), ("lag_max_s", LAG_MAX_S, LAG_MAX_SHARE)):
-        lag_s = summary.get(column)
-        if lag_s is not None and lag_s > max(floor_s, share * usual_s):
-            name = "p99" if column == "lag_p99_s" else "at worst"
-            text = f"the client's event loop woke {lag_s * 1000:,.0f} ms late ({name}): its stamps are as late"
-            few = column == "lag_p99_s" and (summary.get("window_s") or 0) < LAG_WINDOW_S
-            yield Reason("client_lag", text, LESS_PER_ACTOR, Valid.VALID if few else Valid.INVALID)
-            return
-    if (summary.get("cpu_share") or 0) > BUSY:
+def _woke_late(summary: Facts, which: str, makes: Valid = Valid.INVALID) -> Iterator[Reason]:
+    floor_s, share = (LAG_MAX_S, LAG_MAX_SHARE) if which == "max" else (LATE_S, LATE_SHARE)
+    lag_s = summary.get(f"lag_{which}_s")
+    if lag_s is not None and lag_s > max(floor_s, share * _usual_s(summary)):
+        name = "at worst" if which == "max" else which
+        text = f"the client's event loop woke {lag_s * 1000:,.0f} ms late ({name}): its stamps are as late"
+        yield Reason("client_lag", text, LESS_PER_ACTOR, makes)
+
+
+def _lagged(summary: Facts, which: str) -> Iterator[Reason]:
+    late = tuple(_woke_late(summary, which)) or tuple(_woke_late(summary, "max"))
+    yield from late
+    if not late and (summary.get("cpu_share") or 0) > BUSY:
         text = f"a load actor used {summary['cpu_share']:.0%} of a core: the client may be the bottleneck"
         yield Reason("client_lag", text, LESS_PER_ACTOR, Valid.INVALID)
 
@@ -122,8 +129,8 @@ def _over_ceiling(summary: Facts) -> Iterator[Reason]:
     chunks, most_chunks = summary.get("chunks_per_s") or 0.0, summary.get("ceiling_chunks_per_s") or 0.0
     if most is None or streams <= most + SLACK or chunks <= most_chunks:
         return
-    text = f"a load actor held {streams:,.1f} streams of {chunks:,.0f} chunks/s together; selftest vouches for "
-    text += f"{most:,.0f} of {most_chunks:,.0f}"
+    text = f"a load actor held {streams:,.1f} streams of {chunks:,.0f} chunks/s together in the busiest tenth of the "
+    text += f"window; selftest vouches for {most:,.0f} of {most_chunks:,.0f}"
     error_s, makes = summary.get("ceiling_error_s"), Valid.INVALID
     if error_s is not None:
         text += f", and saw stamps {error_s * 1000:,.0f} ms late (p99) above that"
@@ -169,7 +176,22 @@ def _tokens(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
 
 
 def _repeated_prompts(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
-    """Repeats that a cache answers are not what the endpoint takes: by its own word, or since they are faster.
+    """Prompts that a cache answers are not what the endpoint takes, whichever trial sent them before."""
+    yield from tuple(_cached(summary)) or _sent_again(summary)
+
+
+def _cached(summary: Facts) -> Iterator[Reason]:
+    """More whole prompts from the cache, by the endpoint's own word, than this trial's repeats explain."""
+    cached = summary.get("cached_prompts") or 0
+    if cached > max(CHECKED, summary.get("cached_repeats") or 0) and _share_of(summary, "cached_prompts") > SHARE:
+        text = f"{cached:,} of {summary['requests']:,} requests had 90 % or more of their prompt from the endpoint's "
+        text += "cache, as it says itself: read before, in this trial or an earlier one, or begun as others are"
+        remedy = "use a larger data set or another seed, or turn the endpoint's prefix cache off"
+        yield Reason("repeated_prompts", text, remedy, Valid.INVALID)
+
+
+def _sent_again(summary: Facts) -> Iterator[Reason]:
+    """Repeats that a cache answers: by the endpoint's own word, or since they are faster.
 
     Where first times got faster by themselves, a slow start may be why the second ones are: this trial cannot tell.
     """

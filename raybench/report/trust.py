@@ -176,9 +176,12 @@ def _prompts(view: View) -> Check | None:
     shares = [cell.row["prompts_repeated"] for cell in view.cells if cell.row["prompts_repeated"] is not None]
     if not shares:
         return None
+    noticed = [cell.row for cell in view.cells if "repeated_prompts" in (cell.row["reasons"] or ())]
+    cached = sum(row["cached_prompts"] or 0 for row in noticed)
     found = "no prompt was sent twice in a trial" if not max(shares) else f"up to {percent(max(shares))} sent before"
+    found += f"; {cached:,} came from the endpoint's cache" if cached else ""
     evidence = "A repeated prompt may be answered from a prefix cache and flatter the endpoint."
-    return Check("Prompts are fresh", "warn" if max(shares) else "pass", found, evidence)
+    return Check("Prompts are fresh", "warn" if max(shares) or noticed else "pass", found, evidence)
 
 
 def _stamps(view: View) -> Check | None:
