@@ -301,6 +301,18 @@ def test_every_number_in_the_hero_chart_is_the_one_in_the_trials_table() -> None
         )
 
 
+def test_a_stall_shows_in_p99_and_not_in_p99_from_sent_which_stands_beside_it() -> None:
+    html = write(reported.stalled_run())
+    (table,) = re.findall(r'<table class="nums">.*?</table>', html, re.S)
+    heads = re.findall(r"<th [^>]*>(.*?)</th>", table)
+    (line,) = re.findall(r"<tr[^>]*data-line.*?</tr>", table, re.S)
+    shown = dict(zip(heads, re.findall(r"<td[^>]*>(.*?)</td>", line), strict=True))
+    assert shown["p99, s"] == "1.96"
+    assert shown["p99 from sent, s"] == "0.0100"
+    assert "p99 from sent counts from when it was sent" in words(table)
+    assert "service latency from the instant a request was sent" in words(html)
+
+
 def test_a_cell_that_a_spreadsheet_would_run_is_text() -> None:
     (row,) = reported.findings([reported.small_run()[0].trials.to_pylist()[0]]).trials.to_pylist()
     for start in "=+-@\t\r":
