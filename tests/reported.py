@@ -314,6 +314,18 @@ def _density(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def stalled_run() -> tuple[Findings, dict[str, Any]]:
+    """50 requests a second for ten seconds, 10 ms each, whose client sent none for two seconds, then caught up."""
+    rows, free = [], 0.0
+    for place in range(500):
+        due = place / 50
+        begin = max(due, free, 6.0 if due >= 4 else 0.0)
+        free = begin + 0.01
+        rows.append(made.row(place, due, begin, free))
+    told = manifest({G5: "e"}, ["p"], trials=[made.trial(**made.OPEN)], criteria={})
+    return reduce(lambda trial: made.table(rows), told), told
+
+
 def repeated_run(times: int = 3) -> tuple[Findings, dict[str, Any]]:
     """The small run with each trial played so often, each a tenth slower than the one before."""
     found, told = small_run()

@@ -148,6 +148,14 @@ def test_what_never_answered_is_no_option() -> None:
     assert text.count("did not find any combination") == 4
 
 
+def test_p99_stands_there_from_the_plan_and_from_sent_and_it_is_said_which_is_which() -> None:
+    findings, manifest = reported.stalled_run()
+    rows = [row | {"valid": "VALID"} for row in findings.trials.to_pylist()]
+    text = write((reported.findings(rows), manifest))
+    assert "| latency_p99 | 1.96 |\n| service_latency_p99 | 0.01 |\n" in text
+    assert "`service_latency` counts from when the request was sent." in text
+
+
 def test_a_simulated_run_says_so_before_anything_else() -> None:
     findings, manifest = reported.small_run()
     for experiment in manifest["experiments"]:

@@ -18,7 +18,7 @@ import reported
 from raybench.analysis import spoken
 from raybench.analysis.decide import decide
 from raybench.errors import StorageError
-from raybench.report import answer, capacity, cells, columns, figures, palette, text, vega
+from raybench.report import answer, capacity, cells, columns, figures, palette, text, timeline, vega
 from raybench.report.build import build, pictures, warm_up
 from raybench.report.page import page
 from raybench.report.table import as_csv, brief
@@ -130,6 +130,31 @@ def test_an_invalid_trial_is_struck_through_and_does_not_win() -> None:
     verdict = re.search(r'<p class="verdict \w+">(.*?)</p>', html, re.S)
     assert verdict is not None
     assert "p4d.24xlarge</b> at <b>concurrency 4" not in verdict[1]
+
+
+def test_no_number_of_an_invalid_trial_stands_outside_a_struck_row() -> None:
+    spread = {"mean": 0.1231, "p50": 0.1232, "p95": 0.1233, "p99": 0.1234}
+    timed = ("latency", "service_latency", "ttft")
+    known = {f"{name}_{part}": value for name in timed for part, value in spread.items()}
+    known |= dict.fromkeys(("client_mean", "prefill_mean", "decode_mean"), 0.123)
+    known |= {"itl_p50": 0.0054321, "itl_p95": 0.0054321, "transactions_per_minute": 98765.4}
+    html = write(changed(valid="INVALID", reasons=["late"], **known))
+    page = re.sub(r'<pre id="trials">.*?</pre>', "", html, flags=re.S)
+    unstruck = re.sub(r'<tr class="[^"]*invalid".*?</tr>', "", page, flags=re.S)
+    for number in ("0.123", "5.43", "98,765.4"):
+        assert number in words(page)
+        assert number not in words(unstruck)
+
+
+def test_charts_leave_an_invalid_trial_out_or_call_it_so() -> None:
+    findings, manifest = changed(valid="INVALID", reasons=["late"])
+    view = look(findings, decide(findings.trials, manifest["criteria"], manifest["report"]["payload"]), manifest)
+    drawn = {(row["config"], row["level_text"]) for row in columns.error_rates(view.asked)}
+    assert (reported.P4D, "2") in drawn
+    assert (reported.P4D, "4") not in drawn
+    names = [timeline.name(cell) for cell in view.asked]
+    assert [name for name in names if "INVALID" in name] == [f"{reported.P4D}, concurrency 4 (INVALID)"]
+    assert f"{reported.P4D}, concurrency 2" in names
 
 
 def test_percentiles_below_their_floor_are_dashes(small: str) -> None:
@@ -299,6 +324,18 @@ def test_every_number_in_the_hero_chart_is_the_one_in_the_trials_table() -> None
         assert (point["latency_s"], point["usd"]) == pytest.approx(
             (row["latency_mean"], row["price_per_10k_txn"]), rel=5e-5
         )
+
+
+def test_a_stall_shows_in_p99_and_not_in_p99_from_sent_which_stands_beside_it() -> None:
+    html = write(reported.stalled_run())
+    (table,) = re.findall(r'<table class="nums">.*?</table>', html, re.S)
+    heads = re.findall(r"<th [^>]*>(.*?)</th>", table)
+    (line,) = re.findall(r"<tr[^>]*data-line.*?</tr>", table, re.S)
+    shown = dict(zip(heads, re.findall(r"<td[^>]*>(.*?)</td>", line), strict=True))
+    assert shown["p99, s"] == "1.96"
+    assert shown["p99 from sent, s"] == "0.0100"
+    assert "p99 from sent counts from when it was sent" in words(table)
+    assert "service latency from the instant a request was sent" in words(html)
 
 
 def test_a_cell_that_a_spreadsheet_would_run_is_text() -> None:

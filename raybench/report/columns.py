@@ -154,7 +154,7 @@ def percentiles(cells: Sequence[Cell], curves: pa.Table) -> Rows:
 
 
 def error_rates(cells: Sequence[Cell]) -> Rows:
-    """One row per setting: its error rate, the interval, and the counts; a grid without gaps."""
+    """One row per setting that can be read: its error rate, the interval, and the counts; a grid without gaps."""
     rows = [
         identity(cell)
         | {
@@ -165,7 +165,7 @@ def error_rates(cells: Sequence[Cell]) -> Rows:
             "any": bool(cell.row["error_rate"]),
         }
         for cell in cells
-        if cell.row["error_rate"] is not None
+        if cell.valid and cell.row["error_rate"] is not None
     ]
     return crossed(rows, "config", "payload")
 

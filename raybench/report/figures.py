@@ -162,10 +162,11 @@ def _over_time(view: View) -> Drawn:
 def _error_rates(view: View) -> Drawn:
     cells = few(view, view.asked)
     rows = columns.error_rates(cells)
-    levels = columns.levels(cells)
+    shown = [cell for cell in cells if cell.valid]
+    levels = columns.levels(shown)
     if not rows:
         return None
-    chart = load.error_rates(rows, columns.colours(cells), levels, columns.reach(rows))
+    chart = load.error_rates(rows, columns.colours(shown), levels, columns.reach(rows))
     return chart, left_out(view.asked, cells)
 
 

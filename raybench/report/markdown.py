@@ -37,6 +37,7 @@ _INFORMATION: Mapping[str, int | None] = {
     "latency_p50": 2,
     "latency_p95": 2,
     "latency_p99": 2,
+    "service_latency_p99": 2,
     "transactions_per_minute": None,
     "price_per_txn": 6,
 }

@@ -45,6 +45,10 @@ GLOSSARY = (
     ("trial", "one configuration × data set × load: one row of trials.parquet"),
     ("load", "how requests arrive: a number of users who always wait for an answer (closed), or requests per second"),
     ("latency", "from the instant a request was due to its last byte, so the client's own delay is in it"),
+    (
+        "service latency",
+        "from the instant a request was sent to its last byte: latency without the client's own delay",
+    ),
     ("TTFT", "time to first token, from the instant the request was due"),
     ("ITL", "inter-token latency: the time between two chunks of a streamed reply"),
     ("good tokens", "output tokens of requests that meet each criterion on a request's time"),

@@ -119,18 +119,14 @@ def parts_said(rows: Rows) -> str:
     )
 
 
-def numbers(cells: Sequence[Cell]) -> list[list[str]]:
-    """The same as a table: load, TTFT p50 and p95 (s), ITL p50 and p95 (ms), parts (s)."""
+def numbers(cells: Sequence[Cell]) -> list[tuple[Cell, list[str]]]:
+    """The same as a table, a line per setting: TTFT p50 and p95 (s), ITL p50 and p95 (ms), parts (s)."""
     lines = []
     for cell in cells:
         row = cell.row
         if row["ttft_p50"] is None and row["itl_p50"] is None and row["prefill_mean"] is None:
             continue
         gaps_ms = [None if row[name] is None else row[name] * 1000 for name in ("itl_p50", "itl_p95")]
-        lines.append(
-            [cell.experiment.label, cell.level_text]
-            + [seconds(row[name]) for name in ("ttft_p50", "ttft_p95")]
-            + [seconds(gap) for gap in gaps_ms]
-            + [seconds(row[name]) for name in PARTS]
-        )
+        line = [*(row[name] for name in ("ttft_p50", "ttft_p95")), *gaps_ms, *(row[name] for name in PARTS)]
+        lines.append((cell, [seconds(value) for value in line]))
     return lines

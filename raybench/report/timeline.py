@@ -36,10 +36,11 @@ def trials(view: View) -> list[Cell]:
 
 
 def name(cell: Cell) -> str:
-    """How the menu calls a trial; of repeats the first is shown."""
+    """How the menu calls a trial, and whether it is INVALID; of repeats the first is shown."""
     several = len(cell.setting.trial_ids)
     repeat = f", repeat 1 of {several}" if several > 1 else ""
-    return f"{cell.experiment.label}, {cell.load_text}{repeat}"
+    invalid = "" if cell.valid else " (INVALID)"
+    return f"{cell.experiment.label}, {cell.load_text}{repeat}{invalid}"
 
 
 def stretches(view: View) -> Rows:
