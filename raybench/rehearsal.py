@@ -36,8 +36,8 @@ from raybench.rows import REQUESTS, Prompt
 from raybench.specs import Experiment, SimulatedEndpoint
 from raybench.states import TrialState
 
-MOST_REQUESTS = 2000
-"""How far a trial that is too short is played on, in search of the length that would do."""
+MOST_REQUESTS, MOST_TIMES = 2000, 3
+"""How far a trial that is too short is played on for the length that would do: so many, or so often the planned."""
 
 MOST_SEARCHED = 100_000
 """How many requests a search is rehearsed for at most: what no rate overloads would go on for hours."""
@@ -50,14 +50,15 @@ USUAL = ("latency_p95", "latency_p99")
 class Need:
     """What it takes to certify the percentile `metric`: the least requests, and the seconds to plan them in.
 
-    `met` says that the trial as planned does. `requests` is None where no length up to MOST_REQUESTS does, or where
-    so many fail that none can.
+    `met` says that the trial as planned does. `requests` is None where none of the `tried` requests sufficed; where
+    so many fail that no length can, no more are tried than planned.
     """
 
     metric: str
     met: bool
     requests: int | None
     duration_s: float | None
+    tried: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,15 +236,16 @@ def _needs(scene: Scene, trial: Trial, table: pa.Table, row: Mapping[str, Any]) 
     missing = {metric: q for metric, q in wanted.items() if row[f"{metric}_certified"] is None}
     reachable = {metric: q for metric, q in missing.items() if (row["error_rate"] or 0.0) < 1 - q}
     longer, requests = Requests(table), row["requests"]
-    while requests < MOST_REQUESTS and (ahead := _ahead(longer, reachable)):
-        requests = min(MOST_REQUESTS, math.ceil(max(3 * ahead, 2 * requests)))
+    most = max(MOST_REQUESTS, MOST_TIMES * requests)
+    while requests < most and (ahead := _ahead(longer, reachable)):
+        requests = min(most, math.ceil(max(3 * ahead, 2 * requests)))
         played = replace(trial, duration_s=None, requests=requests)
         longer = Requests(Practice(scene.config, scene.experiment, scene.pool).play(played))
     planned_ns = longer.numbers("planned_ns")[longer.measured]
     for metric, q in wanted.items():
         least = _least(longer, metric, q)
         lasts_s = None if least is None else math.ceil(planned_ns[least - 1] / NS_PER_S - trial.warmup_s + 1e-9)
-        yield Need(metric, metric not in missing, least, lasts_s)
+        yield Need(metric, metric not in missing, least, lasts_s, requests)
 
 
 def _ahead(rows: Requests, reachable: Mapping[str, float]) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 
 from raybench.analysis.spoken import aligned, dollars, lasting
 from raybench.cluster.search_text import sentence
-from raybench.rehearsal import MOST_REQUESTS, Found, Need, Rehearsal, Rehearsed
+from raybench.rehearsal import Found, Need, Rehearsal, Rehearsed
 
 
 def text(rehearsal: Rehearsal) -> str:
@@ -97,7 +97,7 @@ def _trial_cells(each: Rehearsed) -> tuple[str, ...]:
 def _need(need: Need, row: Mapping[str, Any]) -> str:
     if need.requests is None:
         why = " (failures)" if row["failed"] else ""
-        return f"not in {MOST_REQUESTS:,} requests{why}"
+        return f"not in {need.tried:,} requests{why}"
     least = f"{need.requests:,} requests, {lasting(need.duration_s)}"
     return f"yes (least: {least})" if need.met else f"needs {least}"
 
@@ -109,14 +109,16 @@ def _short(rehearsal: Rehearsal, metric: str) -> str:
     if not short:
         return f"{metric}: every trial certifies it"
     would = [need for need in short if need.requests is not None]
+    tried = [need.tried for need in short if need.requests is None]
     are = "trial is" if len(needs) == 1 else "trials are"
     said = f"{metric}: {len(short)} of {len(needs)} {are} too short to certify it"
     if would:
         requests = max(need.requests or 0 for need in would)
         longest_s = max(need.duration_s or 0 for need in would)
         said += f"; {len(would)} would at {requests:,} requests, or {lasting(longest_s)}, each"
-    if len(would) < len(short):
-        said += f"; {len(short) - len(would)} would not even at {MOST_REQUESTS:,} requests"
+    if tried:
+        most = " to ".join(f"{number:,}" for number in sorted({min(tried), max(tried)}))
+        said += f"; {len(tried)} would not even at {most} requests"
     return said
 
 

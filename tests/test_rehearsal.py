@@ -8,14 +8,14 @@ from pathlib import Path
 import orjson
 import pytest
 
-from raybench import targets
+from raybench import rehearsal, targets
 from raybench.analysis.stats import certified_floor
 from raybench.client.bodies import request
 from raybench.config import load_config
 from raybench.errors import InputError
 from raybench.load.probe import Step
 from raybench.plan import plan
-from raybench.rehearsal import MOST_REQUESTS, MOST_SEARCHED, Need, Rehearsal, rehearse
+from raybench.rehearsal import MOST_SEARCHED, Need, Rehearsal, rehearse
 from raybench.rehearsal_text import as_dict, text
 from raybench.rows import Prompt
 
@@ -125,8 +125,9 @@ def test_requests_that_depend_on_each_other_need_more_of_them(rehearsed: Rehears
 def test_where_too_many_fail_no_length_does_and_it_says_so(rehearsed: Rehearsed) -> None:
     endpoint = FIXED.replace("overrides", "faults: {model_error: 0.2}, overrides")
     told = rehearsed("{kind: closed, concurrency: 4, duration: 10s}", endpoint)
-    assert told.trials[0].needs[0] == Need("latency_p95", False, None, None)
-    assert f"not in {MOST_REQUESTS:,} requests (failures)" in text(told)
+    (trial,) = told.trials
+    assert trial.needs[0] == Need("latency_p95", False, None, None, trial.row["requests"])
+    assert f"not in {trial.row['requests']:,} requests (failures)" in text(told)
 
 
 def test_more_than_the_endpoint_can_take_is_found_out(rehearsed: Rehearsed) -> None:
@@ -182,11 +183,29 @@ def test_it_prints_a_line_a_trial_and_what_would_do_for_all(rehearsed: Rehearsed
     assert "0.40 USD, not billed: simulated" in said
 
 
+@pytest.mark.parametrize(("planned", "enough"), [(250, True), (210, False)])
+def test_a_trial_planned_long_is_played_on_to_three_times_that_and_the_text_says_how_far(
+    planned: int, enough: bool, rehearsed: Rehearsed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """p99 needs 662 requests; both trials are planned longer than any is otherwise tried."""
+    monkeypatch.setattr(rehearsal, "MOST_REQUESTS", 200)
+    told = rehearsed(f"{{kind: closed, concurrency: 1, requests: {planned}}}")
+    _, need = told.trials[0].needs
+    assert not need.met
+    assert need.tried == 3 * planned
+    assert (need.requests is not None) == enough
+    assert ("not in 630 requests" in text(told)) == (not enough)
+    assert ("; 1 would not even at 630 requests" in text(told)) == (not enough)
+
+
 def test_one_trial_that_no_length_would_do_for_reads_as_a_sentence(rehearsed: Rehearsed) -> None:
     (trial,) = (told := rehearsed("{kind: closed, concurrency: 1, duration: 10s}")).trials
-    hopeless = tuple(replace(need, requests=None, duration_s=None) for need in trial.needs)
-    said = text(replace(told, trials=(replace(trial, needs=hopeless),)))
+    hopeless = tuple(replace(need, requests=None, duration_s=None, tried=2000) for need in trial.needs)
+    said = text(replace(told, trials=(one := replace(trial, needs=hopeless),)))
     assert "1 of 1 trial is too short to certify it; 1 would not even at 2,000 requests" in said
+    longest = replace(trial, needs=tuple(replace(need, tried=18000) for need in hopeless))
+    said = text(replace(told, trials=(one, longest)))
+    assert "2 of 2 trials are too short to certify it; 2 would not even at 2,000 to 18,000 requests" in said
 
 
 def test_its_values_are_json(rehearsed: Rehearsed) -> None:
@@ -194,7 +213,7 @@ def test_its_values_are_json(rehearsed: Rehearsed) -> None:
     told = json.loads(json.dumps(as_dict(played)))
     need = played.trials[0].needs[0]
     shown = {"metric": "latency_p95", "met": False, "requests": need.requests, "duration_s": need.duration_s}
-    assert told["trials"][0]["needs"][0] == shown
+    assert told["trials"][0]["needs"][0] == shown | {"tried": need.tried}
     assert told["trials"][0]["row"]["latency_mean"] == played.trials[0].row["latency_mean"]
     assert told["experiments"] == [{"experiment": "a", "seconds": told["seconds"], "usd": told["usd"]}]
 
