@@ -243,12 +243,29 @@ def test_a_load_that_thinks_is_told_from_one_that_does_not() -> None:
 
 
 def test_repeats_are_one_setting_with_the_interval_between_them() -> None:
-    rows = [made("a", 1, latency, 20.0, repeat=i, requests=100, failed=i) for i, latency in enumerate((2.0, 8.0))]
+    ends = {"latency_mean_low": 1.9, "latency_mean_high": 8.1}
+    rows = [
+        made("a", 1, latency, 20.0, repeat=i, requests=100, failed=i, **ends) for i, latency in enumerate((2.0, 8.0))
+    ]
     (one,) = decided(*rows).settings.values()
     assert one.row["latency_mean"] == pytest.approx(4.0)
     assert one.row["latency_mean_high"] > 8.0
     assert (one.row["requests"], one.row["failed"], one.row["error_rate"]) == (200, 1, 0.005)
     assert one.counts
+
+
+def test_repeats_have_no_end_of_an_interval_that_one_of_them_was_refused() -> None:
+    """Five repeats of an overloaded queue agree, and all are too low."""
+    sure = {"latency_p99_low": 4.0, "latency_p99_high": 6.0, "latency_mean_low": 0.9, "latency_mean_high": 1.1}
+    rows = [made("a", 1, 1.0, 20.0, repeat=i, latency_p99=5.0 + i, **sure) for i in range(3)]
+    (one,) = decided(*rows).settings.values()
+    assert one.row["latency_p99_low"] < 5.94 < one.row["latency_p99_high"]
+    for refused in ({"latency_p99_low": None, "latency_p99_high": None}, {"latency_p99_high": None}):
+        (one,) = decided(*rows[:2], rows[2] | refused).settings.values()
+        assert one.row["latency_p99"] == pytest.approx(210 ** (1 / 3))
+        assert (one.row["latency_p99_low"] is None) is ("latency_p99_low" in refused)
+        assert one.row["latency_p99_high"] is None
+        assert one.row["latency_mean_low"] == pytest.approx(1.0)
 
 
 def test_what_is_odd_about_the_tokens_of_any_repeat_is_odd_about_the_setting() -> None:

@@ -229,13 +229,23 @@ def average(values: Sequence[float | None]) -> float | None:
     return math.fsum(known) / len(known) if known else None
 
 
-def combined(repeats: Sequence[float]) -> Estimate:
-    """One number from repeats of a trial: the geometric mean, with Student's interval on the log scale."""
+def combined(repeats: Sequence[float | None]) -> Estimate:
+    """One number from repeats of a trial: the geometric mean, with Student's interval on the log scale.
+
+    Nothing where one is unknown, zero or endless.
+    """
     values = np.asarray(repeats, np.float64)
     if len(values) == 0 or not np.all((values > 0) & np.isfinite(values)):
         return Estimate()
     logs = around(float(np.log(values).mean()), np.log(values))
     return Estimate(*(None if log is None else math.exp(log) for log in (logs.value, logs.low, logs.high)))
+
+
+def combined_within(repeats: Sequence[Estimate]) -> Estimate:
+    """As `combined`, without an end that any repeat's own interval lacks: they may agree and all be far off."""
+    one = combined([each.value for each in repeats])
+    low = None if any(each.low is None for each in repeats) else one.low
+    return Estimate(one.value, low, None if any(each.high is None for each in repeats) else one.high)
 
 
 def change(base: Sequence[float], candidate: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
