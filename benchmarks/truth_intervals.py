@@ -1,9 +1,9 @@
 """Do the printed intervals hold what they promise? Seeded simulation against known truth: `make bench-truth`.
 
 A first-come-first-served queue with 8 servers (Poisson arrivals, exponential service of mean 1) is run at four
-utilisations; its true percentiles are known in closed form. A run *certifies* p99 when the sample was not refused,
-and is *wrong* when it certified and its 95 % interval misses the truth; so are five repeats, put together. A/A pairs
-compare a system with itself.
+utilisations; its true percentiles and mean are known in closed form. A run *certifies* p99, or the mean, when the
+sample was not refused, and is *wrong* when it certified and its 95 % interval misses the truth; so are five repeats,
+put together. A/A pairs compare a system with itself.
 """
 
 import argparse
@@ -32,12 +32,22 @@ Floats = npt.NDArray[np.float64]
 Quantile = Callable[[float, float], float]
 
 
-def true_quantile(utilisation: float, q: float) -> float:
-    """The q-quantile of time in an M/M/8 system of service rate 1 (Erlang C)."""
+def waiting(utilisation: float) -> float:
+    """The share of requests that wait in an M/M/8 system (Erlang C)."""
     offered = SERVERS * utilisation
     terms = [offered**k / math.factorial(k) for k in range(SERVERS)]
     last = offered**SERVERS / math.factorial(SERVERS) / (1 - utilisation)
-    waits, spare = last / (sum(terms) + last), SERVERS - offered
+    return last / (sum(terms) + last)
+
+
+def true_mean(utilisation: float) -> float:
+    """The mean time in an M/M/8 system of service rate 1."""
+    return 1 + waiting(utilisation) / (SERVERS * (1 - utilisation))
+
+
+def true_quantile(utilisation: float, q: float) -> float:
+    """The q-quantile of time in an M/M/8 system of service rate 1."""
+    waits, spare = waiting(utilisation), SERVERS * (1 - utilisation)
 
     def over(t: float) -> float:
         extra = waits * (1 - math.exp(-(spare - 1) * t)) / (spare - 1)
@@ -61,14 +71,15 @@ def queue(utilisation: float, requests: int, runs: int, rng: np.random.Generator
 
 
 def coverage(utilisation: float, requests: int, runs: int, seed: int, quantile: Quantile) -> bool:
-    """Prints how often each percentile is certified and how often that is wrong; whether p99 keeps its promise."""
+    """Prints how often each is certified and how often that is wrong; whether p99 and the mean keep their promise."""
     series = queue(utilisation, requests, runs, np.random.default_rng([seed, round(utilisation * 100), requests]))
-    kept = True
+    sizes = [stats.effective_size(values) for values in series]
+    kept = _mean(utilisation, series, sizes)
     for q in QUANTILES:
         truth = quantile(utilisation, q)
         certified = wrong = bounded = low = 0
-        for values in series:
-            found = stats.percentile(np.sort(values), q, stats.effective_size(values))
+        for values, worth in zip(series, sizes, strict=True):
+            found = stats.percentile(np.sort(values), q, worth)
             if found.low is not None and found.high is not None:
                 certified += 1
                 wrong += not found.low <= truth <= found.high
@@ -81,8 +92,20 @@ def coverage(utilisation: float, requests: int, runs: int, seed: int, quantile: 
             f" {covers:>7} {wrong / runs:>7.1%} {bounded / runs:>8.0%} {low / runs:>10.1%}"
         )
         if q == 0.99:
-            kept = keeps(utilisation, requests, certified / runs, wrong / runs)
+            kept &= keeps(utilisation, requests, certified / runs, wrong / runs)
     return kept
+
+
+def _mean(utilisation: float, series: Floats, sizes: Sequence[float]) -> bool:
+    """The line of the mean in the table of `coverage`; whether it keeps its promise."""
+    found = [stats.mean(values, worth) for values, worth in zip(series, sizes, strict=True)]
+    sure = [(one.low, one.high) for one in found if one.low is not None and one.high is not None]
+    runs, requests = series.shape
+    truth = true_mean(utilisation)
+    certified, missed = len(sure) / runs, sum(not low <= truth <= high for low, high in sure)
+    covers, wrong = f"{1 - missed / len(sure):.2f}" if sure else "–", missed / runs
+    print(f"{utilisation:>11} {requests:>7} {'mean':>5} {truth:>7.2f} {certified:>10.0%} {covers:>7} {wrong:>7.1%}")
+    return keeps(utilisation, requests, certified, wrong)
 
 
 def keeps(utilisation: float, requests: int, certified: float, wrong: float) -> bool:

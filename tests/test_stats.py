@@ -117,6 +117,13 @@ def test_a_mean_of_few_takes_each_value_for_a_batch() -> None:
     assert stats.mean(np.empty(0)) == Estimate()
 
 
+def test_the_mean_of_what_may_have_queued_has_a_wider_interval_or_none() -> None:
+    series = np.repeat(np.arange(10.0), 50)
+    reach = 3.2498355416 * np.arange(10.0).std(ddof=1) / math.sqrt(10)
+    assert parts(stats.mean(series, 368.0)) == pytest.approx([4.5, 4.5 - reach, 4.5 + reach])
+    assert stats.mean(series, 367.9) == Estimate(4.5)
+
+
 def test_a_ratio_is_of_sums_and_not_a_mean_of_ratios() -> None:
     assert stats.ratio(np.array([1.0, 30.0]), np.array([1.0, 10.0])).value == pytest.approx(31 / 11)
 
