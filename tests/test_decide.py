@@ -12,10 +12,11 @@ from raybench.analysis import decide, standing
 from raybench.analysis.columns import TRIALS, criterion_column, criterion_unit
 from raybench.analysis.decide import Decision, plain
 from raybench.analysis.pooled import ESTIMATED, RULES
-from raybench.analysis.spoken import criterion_name, criterion_value
+from raybench.analysis.spoken import criterion_name, criterion_value, seconds
 from raybench.analysis.standing import Standing
 from raybench.config import COSTS, TIMES
 from raybench.config import CRITERIA as CRITERIA_ALLOWED
+from raybench.report.text import span
 
 PER = {
     "price_per_txn": "request",
@@ -143,6 +144,18 @@ def test_a_criterion_passes_fails_by_a_multiple_or_is_unsure_or_missing() -> Non
     assert states(row, latency_mean=4.2)[0][0] is Standing.UNSURE
     assert states(row, latency_mean=3.8)[0][0] is Standing.UNSURE
     assert states(row, latency_p99=1.0) == [(Standing.MISSING, None)]
+
+
+def test_what_has_no_upper_end_to_its_interval_is_not_surely_within_a_limit() -> None:
+    """Failures may lie among the ranks of a percentile's upper end; a rate that may be none has no highest price."""
+    endless = {"latency_p95": 1.49, "latency_p95_low": 1.48, "price_per_10k_txn_low": 9.0}
+    row = made("a", 1, 1.0, 10.0, **endless)
+    assert states(row, latency_p95=2.0) == [(Standing.UNSURE, 0.745)]
+    assert states(row, latency_p95=1.0) == [(Standing.FAIL, 1.49)]
+    assert states(row, cost_per_10k=50.0) == [(Standing.UNSURE, 0.2)]
+    assert states(row, latency_mean=2.0) == [(Standing.PASS, 0.5)], "what has no interval is taken by its number"
+    assert "$10.00 per 10k (95 % interval ≥ 9.00)" in said(decided(row))[0]
+    assert (span(1.48, None, seconds), span(None, None, seconds)) == ("(≥ 1.48)", "")
 
 
 def test_a_percentile_among_requests_that_never_finished_fails_without_a_number() -> None:
