@@ -171,6 +171,14 @@ def test_noise_is_no_drift_and_too_few_cannot_tell() -> None:
     assert stats.drift(np.zeros(40), series[:40]) == Estimate()
 
 
+def test_repeats_that_agree_by_chance_are_as_unsure_as_their_own_intervals() -> None:
+    found = stats.combined_within([Estimate(1.0, 0.5, 4.0)] * 4)
+    assert parts(found) == pytest.approx([1.0, 0.5**0.5, 2.0])
+    apart = [Estimate(1.0, 0.99, 1.01), Estimate(4.0, -1.0, 4.01)]
+    assert parts(stats.combined_within(apart)) == pytest.approx(parts(stats.combined([1.0, 4.0])))
+    assert stats.combined_within([Estimate(), Estimate(1.0, 0.9, 1.1)]) == Estimate()
+
+
 def test_repeats_are_combined_on_the_log_scale() -> None:
     found = stats.combined([1.0, 4.0])
     reach = math.exp(12.7062047 * math.log(2))

@@ -253,10 +253,25 @@ def combined(repeats: Sequence[float | None]) -> Estimate:
 
 
 def combined_within(repeats: Sequence[Estimate]) -> Estimate:
-    """As `combined`, without an end that any repeat's own interval lacks: they may agree and all be far off."""
+    """As `combined`, no narrower than the repeats' own intervals are together, and without an end that one lacks.
+
+    Repeats of an overloaded queue agree and are all far off; a few may also agree by chance.
+    """
     one = combined([each.value for each in repeats])
-    low = None if any(each.low is None for each in repeats) else one.low
-    return Estimate(one.value, low, None if any(each.high is None for each in repeats) else one.high)
+    low = _end(one.value, one.low, [(each.value, each.low) for each in repeats], -1)
+    return Estimate(one.value, low, _end(one.value, one.high, [(each.value, each.high) for each in repeats], 1))
+
+
+def _end(
+    value: float | None, end: float | None, own: Sequence[tuple[float | None, float | None]], sign: int
+) -> float | None:
+    """The farther of `end` and where the values' own ends put it (reaches squared, added, and the root taken)."""
+    known = [(at, of) for at, of in own if at is not None and of is not None]
+    if value is None or end is None or len(known) < len(own):
+        return None
+    reaches = [math.log(of / at) if of > 0 else 0.0 for at, of in known]
+    reach = max(abs(math.log(end / value)), math.hypot(*reaches) / len(own))
+    return value * math.exp(sign * reach)
 
 
 def change(base: Sequence[float], candidate: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
