@@ -12,10 +12,11 @@ from raybench.analysis import decide, standing
 from raybench.analysis.columns import TRIALS, criterion_column, criterion_unit
 from raybench.analysis.decide import Decision, plain
 from raybench.analysis.pooled import ESTIMATED, RULES
-from raybench.analysis.spoken import criterion_name, criterion_value
+from raybench.analysis.spoken import criterion_name, criterion_value, seconds
 from raybench.analysis.standing import Standing
 from raybench.config import COSTS, TIMES
 from raybench.config import CRITERIA as CRITERIA_ALLOWED
+from raybench.report.text import span
 
 PER = {
     "price_per_txn": "request",
@@ -145,6 +146,18 @@ def test_a_criterion_passes_fails_by_a_multiple_or_is_unsure_or_missing() -> Non
     assert states(row, latency_p99=1.0) == [(Standing.MISSING, None)]
 
 
+def test_what_has_no_upper_end_to_its_interval_is_not_surely_within_a_limit() -> None:
+    """Failures may lie among the ranks of a percentile's upper end; a rate that may be none has no highest price."""
+    endless = {"latency_p95": 1.49, "latency_p95_low": 1.48, "price_per_10k_txn_low": 9.0}
+    row = made("a", 1, 1.0, 10.0, **endless)
+    assert states(row, latency_p95=2.0) == [(Standing.UNSURE, 0.745)]
+    assert states(row, latency_p95=1.0) == [(Standing.FAIL, 1.49)]
+    assert states(row, cost_per_10k=50.0) == [(Standing.UNSURE, 0.2)]
+    assert states(row, latency_mean=2.0) == [(Standing.PASS, 0.5)], "what has no interval is taken by its number"
+    assert "$10.00 per 10k (95 % interval ≥ 9.00)" in said(decided(row))[0]
+    assert (span(1.48, None, seconds), span(None, None, seconds)) == ("(≥ 1.48)", "")
+
+
 def test_a_percentile_among_requests_that_never_finished_fails_without_a_number() -> None:
     row = made("a", 1, 4.0, 10.0, beyond=["latency_p95"])
     assert states(row, latency_p95=5.0) == [(Standing.FAIL, math.inf)]
@@ -243,12 +256,29 @@ def test_a_load_that_thinks_is_told_from_one_that_does_not() -> None:
 
 
 def test_repeats_are_one_setting_with_the_interval_between_them() -> None:
-    rows = [made("a", 1, latency, 20.0, repeat=i, requests=100, failed=i) for i, latency in enumerate((2.0, 8.0))]
+    ends = {"latency_mean_low": 1.9, "latency_mean_high": 8.1}
+    rows = [
+        made("a", 1, latency, 20.0, repeat=i, requests=100, failed=i, **ends) for i, latency in enumerate((2.0, 8.0))
+    ]
     (one,) = decided(*rows).settings.values()
     assert one.row["latency_mean"] == pytest.approx(4.0)
     assert one.row["latency_mean_high"] > 8.0
     assert (one.row["requests"], one.row["failed"], one.row["error_rate"]) == (200, 1, 0.005)
     assert one.counts
+
+
+def test_repeats_have_no_end_of_an_interval_that_one_of_them_was_refused() -> None:
+    """Five repeats of an overloaded queue agree, and all are too low."""
+    sure = {"latency_p99_low": 4.0, "latency_p99_high": 6.0, "latency_mean_low": 0.9, "latency_mean_high": 1.1}
+    rows = [made("a", 1, 1.0, 20.0, repeat=i, latency_p99=5.0 + i, **sure) for i in range(3)]
+    (one,) = decided(*rows).settings.values()
+    assert one.row["latency_p99_low"] < 5.94 < one.row["latency_p99_high"]
+    for refused in ({"latency_p99_low": None, "latency_p99_high": None}, {"latency_p99_high": None}):
+        (one,) = decided(*rows[:2], rows[2] | refused).settings.values()
+        assert one.row["latency_p99"] == pytest.approx(210 ** (1 / 3))
+        assert (one.row["latency_p99_low"] is None) is ("latency_p99_low" in refused)
+        assert one.row["latency_p99_high"] is None
+        assert one.row["latency_mean_low"] == pytest.approx(0.9 ** (1 / 3**0.5)), "no narrower than their own"
 
 
 def test_what_is_odd_about_the_tokens_of_any_repeat_is_odd_about_the_setting() -> None:

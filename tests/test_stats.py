@@ -117,6 +117,13 @@ def test_a_mean_of_few_takes_each_value_for_a_batch() -> None:
     assert stats.mean(np.empty(0)) == Estimate()
 
 
+def test_the_mean_of_what_may_have_queued_has_a_wider_interval_or_none() -> None:
+    series = np.repeat(np.arange(10.0), 50)
+    reach = 3.2498355416 * np.arange(10.0).std(ddof=1) / math.sqrt(10)
+    assert parts(stats.mean(series, 368.0)) == pytest.approx([4.5, 4.5 - reach, 4.5 + reach])
+    assert stats.mean(series, 367.9) == Estimate(4.5)
+
+
 def test_a_ratio_is_of_sums_and_not_a_mean_of_ratios() -> None:
     assert stats.ratio(np.array([1.0, 30.0]), np.array([1.0, 10.0])).value == pytest.approx(31 / 11)
 
@@ -162,6 +169,14 @@ def test_noise_is_no_drift_and_too_few_cannot_tell() -> None:
     assert found.low < 0 < found.high
     assert stats.drift(np.arange(19.0), series[:19]) == Estimate()
     assert stats.drift(np.zeros(40), series[:40]) == Estimate()
+
+
+def test_repeats_that_agree_by_chance_are_as_unsure_as_their_own_intervals() -> None:
+    found = stats.combined_within([Estimate(1.0, 0.5, 4.0)] * 4)
+    assert parts(found) == pytest.approx([1.0, 0.5**0.5, 2.0])
+    apart = [Estimate(1.0, 0.99, 1.01), Estimate(4.0, -1.0, 4.01)]
+    assert parts(stats.combined_within(apart)) == pytest.approx(parts(stats.combined([1.0, 4.0])))
+    assert stats.combined_within([Estimate(), Estimate(1.0, 0.9, 1.1)]) == Estimate()
 
 
 def test_repeats_are_combined_on_the_log_scale() -> None:

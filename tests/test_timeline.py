@@ -70,8 +70,11 @@ def findings(curves: list[dict[str, object]], failures: list[dict[str, object]])
 
 def test_the_curve_of_repeats_is_their_geometric_mean_and_null_where_one_has_none() -> None:
     curves: list[dict[str, object]] = [
-        {"trial_id": name, "quantile": q, "latency_s": value, "beyond": 5}
-        for name, q, value in (("a", 0.5, 1.0), ("b", 0.5, 4.0), ("a", 0.9, 2.0), ("b", 0.9, None), ("c", 0.5, 9.0))
+        {"trial_id": name, "quantile": q, "latency_s": value, "beyond": 5, "low_s": low, "high_s": value}
+        for name, q, value, low in (
+            *(("a", 0.5, 1.0, 0.9), ("b", 0.5, 4.0, 3.0), ("a", 0.9, 2.0, 1.0), ("b", 0.9, None, None)),
+            *(("a", 0.75, 2.0, 1.0), ("b", 0.75, 2.1, None), ("c", 0.5, 9.0, 8.0)),
+        )
     ]
     failure: dict[str, object] = {"outcome": "throttled", "error_code": "X", "requests": 2}
     failures: list[dict[str, object]] = [
@@ -83,6 +86,8 @@ def test_the_curve_of_repeats_is_their_geometric_mean_and_null_where_one_has_non
     assert points["a", 0.5]["latency_s"] == pytest.approx(2.0)
     assert points["a", 0.5]["high_s"] == pytest.approx(stats.combined([1.0, 4.0]).high)
     assert points["a", 0.5]["beyond"] == 10
+    assert points["a", 0.75]["latency_s"] == pytest.approx(4.2**0.5)
+    assert points["a", 0.75]["low_s"] is None, "one repeat was refused an interval"
     assert points["a", 0.9]["latency_s"] is None
     assert points["c", 0.5]["latency_s"] == 9.0
     (line,) = found.failures.to_pylist()

@@ -103,9 +103,15 @@ TRIPS: list[Trips] = [
     ("throttled", "INVALID", lambda: long([*loop(98), failed(98, 98.0, "throttled"), failed(99, 98.5, "throttled")])),
     ("unstable", "INCONCLUSIVE", lambda: long(slower_and_slower(), duration_s=149.5)),
     ("near_saturation", "INCONCLUSIVE", lambda: long(slow_queue(1000), P95, duration_s=1200.0, **OPEN)),
+    (
+        "near_saturation",
+        "INCONCLUSIVE",
+        lambda: long(slow_queue(1000), {"latency_mean": 99}, duration_s=1200.0, **OPEN),
+    ),
     ("near_saturation", "VALID", lambda: long(slow_queue(1000), duration_s=1200.0, **OPEN)),
     ("near_saturation", "VALID", lambda: long(in_step(), P95)),
     ("too_few", "INCONCLUSIVE", lambda: long(loop(71), P95, duration_s=71.0)),
+    ("too_few", "INCONCLUSIVE", lambda: long(loop(367, 0.2), {"latency_mean": 5.0}, **OPEN)),
     ("too_few", "INCONCLUSIVE", lambda: long([])),
     ("stamp_disorder", "INVALID", lambda: long([*loop(99), row(99, 99.0, 98.9, 100.0)])),
     ("stamp_disorder", "INVALID", lambda: long([*loop(99), row(99, 99.0, chunks=[99.5, 99.3, 99.6])])),
@@ -142,10 +148,19 @@ def test_every_alarm_has_a_trial_that_trips_it() -> None:
     assert len(CHECKS) == len(CODES)
 
 
+def test_a_mean_has_an_interval_where_requests_queue_only_if_they_are_worth_enough() -> None:
+    for made, known in ((loop(368, 0.2), True), (loop(367, 0.2), False), (slow_queue(1000), False)):
+        found = long(made, {"latency_mean": 99.0, "ttft_mean": 99.0}, duration_s=1200.0, **OPEN)
+        assert found["latency_mean"] is not None
+        assert [found["latency_mean_low"] is not None, found["latency_mean_high"] is not None] == [known, known]
+    found = long(loop(2), {"latency_mean": 5.0}, duration_s=2.0)
+    assert (found["latency_mean_low"], found["valid"]) == (1.0, "VALID"), "a closed load's slots do not queue"
+
+
 def ordinary() -> list[Row]:
     """A stream that nobody could object to: some spread, fresh prompts, server's counts, kept connections."""
     rng, rows, at = np.random.default_rng(3), [], 0.0
-    for i in range(100):
+    for i in range(400):
         lasts = float(rng.uniform(0.8, 1.2))
         chunks = (at + lasts * np.linspace(0.2, 1.0, 10)).tolist()
         rows.append(row(i, at, at + 1e-4, at + lasts + 1e-3, chunks=chunks, max_tokens=10, echoed_prompt=False))
@@ -157,7 +172,7 @@ def ordinary() -> list[Row]:
 def test_an_ordinary_trial_is_valid_without_a_remark(how: dict[str, Any]) -> None:
     rows = ordinary()
     criteria = {"latency_mean": 5.0, "latency_p95": 5.0, "cost_per_10k": 500.0, "error_rate": 0.0}
-    found = long(rows, criteria, duration_s=(rows[-1].planned_ns + 1) / 1e9, rows=100, **how)
+    found = long(rows, criteria, duration_s=(rows[-1].planned_ns + 1) / 1e9, rows=400, **how)
     assert (found["valid"], found["reasons"]) == ("VALID", [])
     assert found["steady"] is True
     assert found["criteria_met"] is True

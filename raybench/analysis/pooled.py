@@ -20,19 +20,18 @@ def pooled(rows: Sequence[Facts]) -> Facts:
     """One row for the repeats of one setting, in their order; `trial_ids` names them all."""
     row = {name: rule([each[name] for each in rows]) for name, rule in RULES.items()}
     for name in ESTIMATED:
-        one = _combined([each[name] for each in rows])
+        one = _combined(name, [stats.Estimate(*(each[name + end] for end in ("", "_low", "_high"))) for each in rows])
         row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
     errors = stats.wilson(row["failed"], row["requests"])
     row |= {"error_rate": errors.value, "error_rate_low": errors.low, "error_rate_high": errors.high}
     return row | {"trial_ids": [each["trial_id"] for each in rows]}
 
 
-def _combined(values: Sequence[float | None]) -> stats.Estimate:
+def _combined(name: str, each: Sequence[stats.Estimate]) -> stats.Estimate:
     """The mean on the log scale; 0 where all are, such as throughput where every request failed."""
-    if all(value == 0 for value in values):
+    if all(one.value == 0 for one in each):
         return stats.Estimate(0.0)
-    known = [float(value) for value in values if value is not None]
-    return stats.combined(known) if len(known) == len(values) else stats.Estimate()
+    return stats.combined_within(each) if name in OF_REQUESTS else stats.combined([one.value for one in each])
 
 
 def _first(values: Sequence[Any]) -> Any:
@@ -89,8 +88,11 @@ def _ruled(rule: Rule, *names: str) -> Mapping[str, Rule]:
     return dict.fromkeys(names, rule)
 
 
+OF_REQUESTS = tuple(f"{name}_{statistic}" for name in SPREADS for statistic in ("mean", *QUANTILES))
+"""Columns whose interval a trial refuses where its requests are too much alike, and its repeats with it."""
+
 ESTIMATED = (
-    *(f"{name}_{statistic}" for name in SPREADS for statistic in ("mean", *QUANTILES)),
+    *OF_REQUESTS,
     *(name for name in RATES if name != "error_rate"),
     "repeat_ratio",
 )

@@ -15,7 +15,7 @@ def together(findings: Findings, repeats: Mapping[str, Sequence[str]]) -> Findin
     """Curves and failures of settings, under the id of each one's first repeat; `repeats` maps that to them all.
 
     A quantile is the geometric mean of its repeats, as in the setting's row, and null where one repeat lacks it;
-    its interval is that between repeats. Failures are added up. A timeline is one trial's, and stays so.
+    its interval is that between repeats, where each has its own. Failures are added up; a timeline stays one trial's.
     """
     repeated = {one: first for first, each in repeats.items() for one in each}
     if all(one == first for one, first in repeated.items()):
@@ -36,8 +36,7 @@ def _curves(curves: pa.Table, repeated: Mapping[str, str]) -> pa.Table:
 def _point(first: str, each: list[dict[str, Any]]) -> dict[str, Any]:
     if len(each) == 1:
         return each[0] | {"trial_id": first}
-    known = [point["latency_s"] for point in each if point["latency_s"] is not None]
-    one = stats.combined(known) if len(known) == len(each) else stats.Estimate()
+    one = stats.combined_within([stats.Estimate(*(p[n] for n in ("latency_s", "low_s", "high_s"))) for p in each])
     told = {"trial_id": first, "quantile": each[0]["quantile"], "beyond": sum(point["beyond"] for point in each)}
     return told | {"latency_s": one.value, "low_s": one.low, "high_s": one.high}
 

@@ -90,8 +90,10 @@ def percent(value: float | None) -> str:
 
 
 def between(low: float | None, high: float | None, write: Callable[[float], str]) -> str:
-    """What follows a number with an interval: ` (95 % interval 2.90–3.10)`; nothing where it has none."""
-    return "" if low is None or high is None else f" (95 % interval {write(low)}–{write(high)})"
+    """What follows a number with an interval: ` (95 % interval 2.90–3.10)` or `≥ 2.90`; nothing where it has none."""
+    if low is None:
+        return ""
+    return f" (95 % interval ≥ {write(low)})" if high is None else f" (95 % interval {write(low)}–{write(high)})"
 
 
 def room(rate: float | None) -> str:

@@ -14,7 +14,7 @@ from raybench.states import TrialState
 
 
 class Standing(StrEnum):
-    """How a number stands to its limit; unsure: the limit lies inside the number's interval."""
+    """How a number stands to its limit; unsure: the limit lies inside its interval, which may have no upper end."""
 
     PASS = "pass"  # noqa: S105
     FAIL = "fail"
@@ -154,7 +154,7 @@ def _state(row: Facts, criterion: str, limit: float) -> State:
         return State(criterion, standing, limit, None, None, None, math.inf if endless else None)
     within = value <= limit
     if within:
-        sure = high is None or high <= limit or (column == "error_rate" and limit == 0)
+        sure = low is None if high is None else high <= limit or (column == "error_rate" and limit == 0)
     else:
         sure = low is None or low > limit
     standing = (Standing.PASS if within else Standing.FAIL) if sure else Standing.UNSURE

@@ -47,6 +47,10 @@ def interval_floor(q: float) -> int:
     return math.ceil(math.log((1 - CONFIDENCE) / 2) / math.log(max(q, 1 - q)))
 
 
+QUEUED_FLOOR = interval_floor(0.99)
+"""The fewest independent values of an open load whose mean has an interval."""
+
+
 @cache
 def certified_floor(q: float) -> int:
     """The fewest values that certify a bound on the q-quantile: 11, 64, 130, 662 for p50 to p99 (MLPerf LoadGen)."""
@@ -151,28 +155,35 @@ def clustered_size(hits: Values, sizes: Values) -> float:
     return min(total, share * (1 - share) / variance) if variance > 0 else total
 
 
-def mean(series: Values) -> Estimate:
+def mean(series: Values, worth: float | None = None) -> Estimate:
     """The mean of values in time order; its interval from ten batch means, or from the values if under twenty."""
-    return ratio(series, np.ones_like(series))
+    return ratio(series, np.ones_like(series), worth)
 
 
-def ratio(parts: Values, wholes: Values) -> Estimate:
-    """Σ parts / Σ wholes of pairs in time order, with the interval of ten batches' ratios."""
+def ratio(parts: Values, wholes: Values, worth: float | None = None) -> Estimate:
+    """Σ parts / Σ wholes of pairs in time order, with the interval of ten batches' ratios.
+
+    Where pairs may have queued, `worth` says how many independent ones they are worth: no interval below the floor of
+    p99, and above it one of 99 %, as batches of a queue resemble each other too (`benchmarks.truth_intervals`).
+    """
     parts, wholes = parts[wholes > 0], wholes[wholes > 0]
     n = len(parts)
     if n == 0:
         return Estimate()
+    value = float(math.fsum(parts) / math.fsum(wholes))
+    if worth is not None and worth < QUEUED_FLOOR:
+        return Estimate(value)
     cuts = np.arange(n) if n < FEWEST_FOR_TREND else np.arange(BATCHES) * n // BATCHES
     batches = np.add.reduceat(parts, cuts) / np.add.reduceat(wholes, cuts)
-    return around(float(math.fsum(parts) / math.fsum(wholes)), batches)
+    return around(value, batches, confidence=CONFIDENCE if worth is None else CERTAINTY)
 
 
-def around(value: float, batches: Values, floor: float | None = None) -> Estimate:
+def around(value: float, batches: Values, floor: float | None = None, confidence: float = CONFIDENCE) -> Estimate:
     """`value` with the Student interval that the spread of its batches gives it, cut off at `floor`."""
     k = len(batches)
     if k < 2:
         return Estimate(value)
-    reach = float(special.stdtrit(k - 1, (1 + CONFIDENCE) / 2) * batches.std(ddof=1) / math.sqrt(k))
+    reach = float(special.stdtrit(k - 1, (1 + confidence) / 2) * batches.std(ddof=1) / math.sqrt(k))
     return Estimate(value, value - reach if floor is None else max(floor, value - reach), value + reach)
 
 
@@ -229,13 +240,38 @@ def average(values: Sequence[float | None]) -> float | None:
     return math.fsum(known) / len(known) if known else None
 
 
-def combined(repeats: Sequence[float]) -> Estimate:
-    """One number from repeats of a trial: the geometric mean, with Student's interval on the log scale."""
+def combined(repeats: Sequence[float | None]) -> Estimate:
+    """One number from repeats of a trial: the geometric mean, with Student's interval on the log scale.
+
+    Nothing where one is unknown, zero or endless.
+    """
     values = np.asarray(repeats, np.float64)
     if len(values) == 0 or not np.all((values > 0) & np.isfinite(values)):
         return Estimate()
     logs = around(float(np.log(values).mean()), np.log(values))
     return Estimate(*(None if log is None else math.exp(log) for log in (logs.value, logs.low, logs.high)))
+
+
+def combined_within(repeats: Sequence[Estimate]) -> Estimate:
+    """As `combined`, no narrower than the repeats' own intervals are together, and without an end that one lacks.
+
+    Repeats of an overloaded queue agree and are all far off; a few may also agree by chance.
+    """
+    one = combined([each.value for each in repeats])
+    low = _end(one.value, one.low, [(each.value, each.low) for each in repeats], -1)
+    return Estimate(one.value, low, _end(one.value, one.high, [(each.value, each.high) for each in repeats], 1))
+
+
+def _end(
+    value: float | None, end: float | None, own: Sequence[tuple[float | None, float | None]], sign: int
+) -> float | None:
+    """The farther of `end` and where the values' own ends put it (reaches squared, added, and the root taken)."""
+    known = [(at, of) for at, of in own if at is not None and of is not None]
+    if value is None or end is None or len(known) < len(own):
+        return None
+    reaches = [math.log(of / at) if of > 0 else 0.0 for at, of in known]
+    reach = max(abs(math.log(end / value)), math.hypot(*reaches) / len(own))
+    return value * math.exp(sign * reach)
 
 
 def change(base: Sequence[float], candidate: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:

@@ -28,15 +28,15 @@ def summarize(rows: Requests, trial: Facts, experiment: Facts, criteria: Mapping
     total, number, seconds["worst_gap"] = gaps.totals(len(rows.order))
     seconds["itl"] = np.divide(total, number, out=np.full_like(total, np.nan), where=number > 0)
     good = rows.ok & _within(seconds, criteria)
-    inside = window(rows, trial)
+    inside, queued = window(rows, trial), trial.get("kind") != "closed"
     return {
         **_identity(trial, experiment),
         **_counts(rows),
         **_window(inside),
         **_tokens(rows),
         **_throughput(rows, inside, good, seconds["service_latency"], experiment),
-        **_spreads(rows, seconds),
-        **_gaps(rows, gaps, total, number),
+        **_spreads(rows, seconds, queued=queued),
+        **_gaps(rows, gaps, total, number, queued=queued),
         **_parts(rows, seconds),
         **_lateness(seconds["lateness"][rows.measured]),
         **_trend(rows, seconds["latency"]),
@@ -149,13 +149,13 @@ def _price(hourly_usd: float | None, per_s: Estimate, things: float) -> Estimate
     return Estimate(value, low, high)
 
 
-def _spreads(rows: Requests, seconds: Mapping[str, Values]) -> dict[str, Any]:
+def _spreads(rows: Requests, seconds: Mapping[str, Values], *, queued: bool) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for name in SPREADS:
         if name in seconds and name != "itl":
-            told |= _spread(name, rows, seconds[name], np.inf)
+            told |= _spread(name, rows, seconds[name], np.inf, queued=queued)
     speed = np.divide(1.0, seconds["tpot"], out=np.full_like(seconds["tpot"], np.nan), where=seconds["tpot"] > 0)
-    told |= _spread("output_tokens_per_s_per_user", rows, speed, 0.0)
+    told |= _spread("output_tokens_per_s_per_user", rows, speed, 0.0, queued=queued)
     tpot: Estimate = told["tpot_mean"]
     mean, high, low = (1 / x if x is not None and x > 0 else None for x in (tpot.value, tpot.low, tpot.high))
     told["output_tokens_per_s_per_user_mean"] = Estimate(mean, low, high)
@@ -169,25 +169,29 @@ def ranked(rows: Requests, values: Values, worst: float = np.inf) -> Values:
     return ranked[~np.isnan(ranked)]
 
 
-def _spread(name: str, rows: Requests, values: Values, worst: float) -> dict[str, Estimate]:
+def _spread(name: str, rows: Requests, values: Values, worst: float, *, queued: bool) -> dict[str, Estimate]:
     known = values[rows.measured & rows.ok]
     known = known[~np.isnan(known)]
-    told: dict[str, Estimate] = {f"{name}_mean": stats.mean(known)}
     if len(known) == 0 and name not in ("latency", "service_latency"):
-        return told
+        return {f"{name}_mean": Estimate()}
     series = ranked(rows, values, worst)
     ordered, effective = np.sort(series), stats.effective_size(series)
-    return told | {f"{name}_{p}": stats.percentile(ordered, q, effective) for p, q in QUANTILES.items()}
+    told: dict[str, Estimate] = {p: stats.percentile(ordered, q, effective) for p, q in QUANTILES.items()}
+    worth = effective if len(known) == len(series) else stats.effective_size(known)
+    told["mean"] = stats.mean(known, worth if queued else None)
+    return {f"{name}_{statistic}": found for statistic, found in told.items()}
 
 
-def _gaps(rows: Requests, gaps: Gaps, total: Values, number: Values) -> dict[str, Estimate]:
+def _gaps(rows: Requests, gaps: Gaps, total: Values, number: Values, *, queued: bool) -> dict[str, Estimate]:
     """ITL: the mean over gaps of ok requests; percentiles over all gaps, a failed request's last being endless.
 
     Gaps of one reply resemble each other: the intervals take requests, not gaps, as independent.
     """
     if len(gaps.seconds) == 0:
         return {}
-    told: dict[str, Estimate] = {"itl_mean": stats.ratio(total[rows.ok], number[rows.ok])}
+    counted = rows.ok & (number > 0)
+    worth = stats.effective_size(total[counted] / number[counted]) if queued else None
+    told: dict[str, Estimate] = {"itl_mean": stats.ratio(total[counted], number[counted], worth)}
     failed = (rows.measured & ~rows.ok).astype(np.float64)
     ordered = np.sort(np.append(gaps.seconds, np.full(int(failed.sum()), np.inf)))
     for p, q in QUANTILES.items():

@@ -234,7 +234,7 @@ def _percentiles(criteria: Mapping[str, float]) -> Iterator[tuple[str, float]]:
 
 
 def _near_saturation(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
-    """Percentiles whose interval was refused, because in long queues requests are alike.
+    """Means and percentiles whose interval was refused, because in long queues requests are alike.
 
     A closed load has no long queue, but its slots fall into step: there it is a remark, if a criterion asks for it.
     """
@@ -249,11 +249,18 @@ def _near_saturation(summary: Facts, criteria: Mapping[str, float]) -> Iterator[
         yield Reason("near_saturation", text, remedy, Valid.INCONCLUSIVE if decides else Valid.VALID)
 
 
-_REFUSABLE = {f"{name}_{p}" for name in SPREADS for p in QUANTILES}
+_REFUSABLE = {f"{name}_{p}" for name in SPREADS for p in ("mean", *QUANTILES)}
 
 
 def _refused(summary: Facts, name: str) -> bool:
+    if name.endswith("_mean") and (summary.get("kind") == "closed" or _few_for_mean(summary)):
+        return False
     return summary.get(name) is not None and summary.get(f"{name}_low") is None
+
+
+def _few_for_mean(summary: Facts) -> bool:
+    """Whether too few answered for a mean's interval where requests may queue, however independent they are."""
+    return (summary.get("ok") or 0) < stats.QUEUED_FLOOR
 
 
 def _too_few(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
@@ -268,8 +275,14 @@ def _too_few(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
             yield Reason("too_few", text, "measure longer", Valid.INCONCLUSIVE)
     for name in criteria:
         column = criterion_column(name)
-        if column.endswith("_mean") and summary.get("ok") and summary.get(column) is None:
+        if not column.endswith("_mean") or not (ok := summary.get("ok")):
+            continue
+        if summary.get(column) is None:
             yield Reason("too_few", f"{name} has no value to stand on", "measure longer", Valid.INCONCLUSIVE)
+        elif summary.get("kind") != "closed" and _few_for_mean(summary):
+            text = f"{ok:,} {'answer is' if ok == 1 else 'answers are'} too few for {name}, which needs "
+            text += f"{stats.QUEUED_FLOOR:,} where requests may queue"
+            yield Reason("too_few", text, "measure longer", Valid.INCONCLUSIVE)
 
 
 def _stamp_disorder(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:

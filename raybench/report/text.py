@@ -68,10 +68,10 @@ def short(value: float | None, places: int) -> str:
 
 
 def span(low: float | None, high: float | None, write: Callable[[float], str]) -> str:
-    """An interval in brackets, or nothing where it is not known."""
-    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+    """An interval in brackets, `≥` where it has no upper end; nothing where it is not known."""
+    if low is None or not math.isfinite(low):
         return ""
-    return f"({write(low)}–{write(high)})"
+    return f"(≥ {write(low)})" if high is None or not math.isfinite(high) else f"({write(low)}–{write(high)})"
 
 
 def count(number: int, thing: str) -> str:
