@@ -157,6 +157,14 @@ def test_a_mean_has_an_interval_where_requests_queue_only_if_they_are_worth_enou
     assert (found["latency_mean_low"], found["valid"]) == (1.0, "VALID"), "a closed load's slots do not queue"
 
 
+def test_a_criterion_on_a_mean_that_was_refused_its_interval_cannot_be_decided_by() -> None:
+    summary = {"kind": "poisson", "requests": 1000, "ok": 1000, "n_eff": 40.0, "latency_mean": 2.0}
+    valid, (reason,) = verdict(summary, {"latency_mean": 5.0})
+    assert (valid, reason.code) == (Valid.INCONCLUSIVE, "near_saturation")
+    assert reason.text == "1,000 requests are worth 40 independent ones: latency_mean is not certified"
+    assert verdict(summary | {"kind": "closed"}, {"latency_mean": 5.0}) == (Valid.VALID, ())
+
+
 def ordinary() -> list[Row]:
     """A stream that nobody could object to: some spread, fresh prompts, server's counts, kept connections."""
     rng, rows, at = np.random.default_rng(3), [], 0.0
