@@ -88,6 +88,22 @@ def test_actor_killed_at_a_random_instant_keeps_every_row_it_gave_out_and_loses_
     assert {row.outcome for row in rows} == {"ok"}
 
 
+def test_an_actor_that_nobody_lets_go_holds_its_load_for_a_while_and_ends_by_itself(
+    running: Simulator, tmp_path: Path
+) -> None:
+    keys = Credentials(running.credentials.access_key, running.credentials.secret_key)
+    target = Target(running.url, "e", running.credentials.region, "stream", credentials=keys)
+    actor = LoadActor(Post("e", 0, 2, target, {}, tmp_path), hold_s=0.3)
+    short = replace(TRIAL, duration_s=None, requests=16)
+    actor.arm("p", PROMPTS)
+    actor.connect(short)
+    rows = [row for batch in actor.play(Share(short, 7, time.time_ns())) for row in batch.to_pylist()]
+    actor.close()
+    measured_ns = [row["end_ns"] for row in rows if row["phase"] == "measure"]
+    assert len(measured_ns) == 8, "its half"
+    assert max(row["end_ns"] for row in rows) > max(measured_ns) + 0.3e9
+
+
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_t0_that_is_an_hour_away_is_refused(hours: int, tmp_path: Path) -> None:
     nobody = Target("http://127.0.0.1:9", "nobody", "us-west-2", credentials=Credentials("a", "b"))

@@ -118,6 +118,7 @@ def test_two_actors_number_their_rows_in_stripes_and_share_the_slots(endpoints: 
         assert mine == list(range(index, index + 2 * len(mine), 2))
         held_ns = max(row["end_ns"] for row in rows if row["actor"] == f"e-{index}")
         assert held_ns >= measured_ns, "load is held until the other has measured, too"
+    assert len(rows) < 10 * 61, "both are let go then: a minute more would be thousands of requests"
     assert len({row["prompt_id"] for row in rows}) == len(rows), "stripes of one order share no prompt"
 
 

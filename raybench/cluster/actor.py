@@ -71,7 +71,7 @@ class Share:
 class LoadActor:
     """Holds one SageMaker client and plays its shares of trials against one endpoint; `meter` sees every batch."""
 
-    def __init__(self, post: Post, meter: "Meter | None" = None) -> None:
+    def __init__(self, post: Post, meter: "Meter | None" = None, hold_s: float = HOLD_S) -> None:
         environment.hurry()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self.post = post
@@ -83,6 +83,7 @@ class LoadActor:
         self._requests: dict[str, tuple[Request, ...]] = {}
         self._rows: deque[Row] = deque()
         self._attack: Attack[Reply] | None = None
+        self._hold_s = hold_s
         self._measured_ns: int | None = None
         self._news = threading.Event()
 
@@ -159,7 +160,7 @@ class LoadActor:
         if self._measured_ns is None:
             self._measured_ns = now_ns
             self._news.set()
-        return now_ns - self._measured_ns > HOLD_S * NS_PER_S
+        return now_ns - self._measured_ns > self._hold_s * NS_PER_S
 
     def stop(self) -> None:
         """Plans no more requests; `play` ends once those in flight have."""
