@@ -7,6 +7,7 @@ run got. What an unfinished trial left is kept aside, under abandoned/.
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,21 +91,36 @@ def _play(
     matrix, pools = plan(config), load_pools(config.payloads, config.seed, Path(manifest["config_folder"]))
     _same(rundir, manifest, matrix, pools)
     rest = replace(matrix, trials=tuple(trial for trial in matrix.trials if trial.trial_id in wanted))
-    aside = f"{SITTING}{len(manifest.get('resumed_utc', ()))}"
-    for trial in [trial for trial in manifest["trials"] if trial["state"] != TrialState.DONE]:
-        rundir.set_aside(trial, aside)
+    before = len(manifest.get("resumed_utc", ()))
+    cut = [trial for trial in manifest["trials"] if trial["state"] != TrialState.DONE]
+    names = [trial["trial_id"] for trial in cut]
+    for trial in cut:
+        rundir.set_aside(trial, f"{SITTING}{before}")
         if _is_probe(trial):
             manifest["trials"].remove(trial)
         else:
             trial.update(manifests.unplayed())
     manifest |= {"state": RunState.RUNNING, "finished_utc": None}
     manifest["resumed_utc"] = [*manifest.get("resumed_utc", ()), manifests.utc()]
-    conductor = Conductor(config, rest, pools, rundir, screen, manifest)
+    joined = partial(_bring_aside, rundir, names, before + 1, screen)
+    conductor = Conductor(config, rest, pools, rundir, screen, manifest, joined=joined)
     conductor.record()
     done = sum(trial["state"] == TrialState.DONE for trial in manifest["trials"])
     left = len(rest.trials)
     screen.say(f"resuming {manifest['run_id']}: {done} of {done + left} trials done, {left} left")
     carry_out(conductor, address, selftest=selftest, to=to)
+
+
+def _bring_aside(rundir: RunDir, cut: list[str], before: int, screen: Screen) -> None:
+    """Fetches what cut trials left on the disks of other nodes: a killed conductor had no time to."""
+    from raybench.cluster.collecting import left_elsewhere
+
+    spools = list(left_elsewhere(rundir.path, cut, before))
+    for name, data in spools:
+        rundir.keep_aside(name, data)
+    if spools:
+        rows = sum(data.count(b"\n") for _, data in spools)
+        screen.say(f"fetched {rows} rows of cut trials from other nodes: {rundir.path / 'abandoned'}")
 
 
 def _close(rundir: RunDir, manifest: dict[str, Any]) -> None:

@@ -120,6 +120,9 @@ class Client(Protocol[R]):
 
     async def read(self, request: Request, reply: R) -> Exchange: ...
 
+    def give_up(self) -> None:
+        """Ends every request in flight now: its `send` returns what has come so far."""
+
 
 _INSTANT = "ns since the trial's T0"
 

@@ -4,6 +4,7 @@ What was measured is never lost to what goes wrong later: rows are on disk befor
 interrupted or failed run still ends with its Parquet parts and a report of what there is.
 """
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -115,7 +116,8 @@ def _stopped(conductor: "Conductor") -> InterruptedRunError:
 class Conductor:
     """One run: its plan, its directory, and how far it got; with a `manifest` it goes on with that run.
 
-    The plan then holds the trials that are left, and the rows of the others are read from the directory.
+    The plan then holds the trials that are left, and the rows of the others are read from the directory. `joined` is
+    called once a cluster of others, which may have been there in earlier sittings, is joined.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class Conductor:
         screen: Screen,
         manifest: manifests.Manifest | None = None,
         wall_ns: Callable[[], int] = time.time_ns,
+        joined: Callable[[], None] = lambda: None,
     ) -> None:
         self.config, self.plan, self.pools, self.rundir, self.screen = config, matrix, pools, rundir, screen
         self.manifest = manifest or manifests.begin(config, matrix, pools, rundir.path.name)
@@ -140,7 +143,7 @@ class Conductor:
         self._crews: list[Crew] = []
         self._began_s = time.monotonic() - (manifests.age_s(manifest) if manifest else 0.0)
         self._alone = True
-        self._wall_ns = wall_ns
+        self._wall_ns, self._joined = wall_ns, joined
         self.shipping: Shipping | None = None
 
     def record(self) -> None:
@@ -187,6 +190,9 @@ class Conductor:
             checking, warm = beside.submit(checked), beside.submit(build.warm_up)
             with terminable():
                 muster.join(address, stack)
+                if not self._alone:
+                    self.screen.say(f"the run directory is {self.rundir.path} on {socket.gethostname()}")
+                    self._joined()
             simulator = checking.result()
             self._crews = muster.raised()
             warm.result()

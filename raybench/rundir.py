@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -187,6 +187,21 @@ class RunDir:
                 kept = aside / path.relative_to(self.path)
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 path.rename(kept)
+
+    def left_in_spools(self, trial_ids: Iterable[str], before: int) -> Iterator[tuple[str, bytes]]:
+        """The spools that sittings `before` one left of trials: where `set_aside` moves each, and what it holds."""
+        for trial_id in trial_ids:
+            for segment in self.spool(trial_id):
+                for sitting in range(before):
+                    if segment.name.endswith(spool_suffix(sitting)):
+                        aside = self.path / "abandoned" / f"{SITTING}{sitting}" / segment.relative_to(self.path)
+                        yield str(aside.relative_to(self.path)), segment.read_bytes()
+
+    def keep_aside(self, name: str, data: bytes) -> None:
+        """Keeps what `left_in_spools` of another machine gave, unless as much of it is here already."""
+        path = self.path / name
+        if not path.is_file() or path.stat().st_size < len(data):
+            self.write(name, data)
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:

@@ -67,7 +67,7 @@ def watch(
                 stopping.set()
             if stopping.is_set():
                 for crew in crews:  # again and again: a trial may begin just as it is told
-                    crew.stop()
+                    crew.drain()
             if simulator and time.monotonic() - looked_s > HEALTH_EVERY_S:
                 looked_s = time.monotonic()
                 health += simulator.looked_at()

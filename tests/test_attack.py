@@ -30,6 +30,7 @@ class Endpoint:
     def __init__(self, clock: Clock, service_ns: Callable[[int], int]) -> None:
         self.clock, self.service_ns = clock, service_ns
         self.in_flight = self.most_in_flight = self.sent = 0
+        self.given_up_ns: list[int] = []
 
     async def send(self, request: Request) -> Reply:
         n, self.sent = self.sent, self.sent + 1
@@ -39,6 +40,9 @@ class Endpoint:
         await sleep_until(sent_ns + self.service_ns(n), self.clock)
         self.in_flight -= 1
         return Reply(sent_ns, self.clock())
+
+    def give_up(self) -> None:
+        self.given_up_ns.append(self.clock())
 
     async def read(self, request: Request, reply: Reply) -> Exchange:
         await asyncio.sleep(0)

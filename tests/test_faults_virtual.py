@@ -180,6 +180,23 @@ def test_endpoint_that_hangs_is_given_up_at_the_idle_timeout_exactly_and_keeps_i
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_stopped_load_gives_up_what_hangs_when_its_time_is_over_and_every_request_issued_is_a_row(seed: int) -> None:
+    at_s = Random(seed).uniform(0.5, 5.0)
+    load = (Closed(8), Poisson(20.0))[seed % 2]
+    patient = Timeouts(idle_s=600, stream_s=900)
+    faults = {"hang": 0.1}
+    played = World(load, duration_s=60, overrides=QUICK, faults=faults, timeouts=patient, stop=(at_s, 30.0)).play()
+    rows = rows_of(played.table)
+    assert {row.request_id for row in rows} == {record["request_id"] for record in played.truth}
+    assert max(row.planned_ns for row in rows) <= at_s * 1e9
+    given_up = [row for row in rows if row.outcome != Outcome.OK]
+    assert given_up, "something hangs"
+    assert {(row.outcome, row.error_code) for row in given_up} == {(Outcome.CLIENT_TIMEOUT, "GivenUp")}
+    assert {row.end_ns for row in given_up} == {round((at_s + 30.0) * 1e9)}
+    assert all(row.first_token_ns for row in given_up), "what had come is kept"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_endpoint_that_cuts_a_stream_leaves_truncated_rows_with_the_tokens_that_came(seed: int) -> None:
     random = Random(seed)
     script = tuple(random.choice((Fault.CUT, Fault.TRUNCATE)) if random.random() < 0.3 else None for _ in range(80))

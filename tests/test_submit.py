@@ -24,6 +24,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from aiohttp import ServerDisconnectedError
 from buckets import BUCKET, StandIn, bucket
 from typer.testing import CliRunner
 from waiting import until
@@ -204,22 +205,51 @@ def test_the_same_config_submitted_twice_runs_in_two_directories() -> None:
     assert first != second
 
 
-class Vanished(Jobs):
-    """Shows a line of its jobs, and then no more."""
+class Followed(Jobs):
+    """Shows a line of its jobs and then no more, since it is `broken` or because the other side ended it."""
+
+    def __init__(self, broken: Exception | None = None, status: str = "RUNNING", code: int | None = None) -> None:
+        super().__init__()
+        self.broken, self.status, self.code = broken, status, code
 
     async def tail_job_logs(self, _: str) -> AsyncIterator[str]:
         yield "measuring\n"
-        raise ConnectionResetError("reset by peer")
+        if self.broken:
+            raise self.broken
+
+    def get_job_info(self, _: str) -> Any:
+        from ray.job_submission import JobDetails, JobStatus, JobType
+
+        said: dict[str, Any] = {"status": JobStatus(self.status), "driver_exit_code": self.code}
+        return JobDetails(type=JobType.SUBMISSION, entrypoint="", **said)
 
 
-def test_a_job_that_is_out_of_sight_is_one_line_that_says_how_to_follow_it_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+LOST_SIGHT = "lost sight of job-1, which `raybench attach job-1` follows again"
+
+
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        (Followed(ConnectionResetError("reset by peer")), f"{LOST_SIGHT}: reset by peer"),
+        (Followed(ServerDisconnectedError()), f"{LOST_SIGHT}: Server disconnected"),
+        (Followed(), LOST_SIGHT),
+        (Followed(status="FAILED"), "job-1 failed: no reason given"),
+        (Followed(status="FAILED", code=-9), "job-1 was killed (signal 9): what it measured is in its run directory"),
+        (
+            Followed(status="FAILED", code=137),
+            "job-1 was killed (signal 9): what it measured is in its run directory",
+        ),
+    ],
+    ids=["reset", "disconnected", "closed", "failed", "killed", "killed below a shell"],
+)
+def test_a_job_that_is_out_of_sight_or_dead_is_one_line_that_says_what_can_be_done(
+    job: Followed, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submitting, "_client", lambda _: Vanished())
+    monkeypatch.setattr(submitting, "_client", lambda _: job)
     monkeypatch.setattr(submitting, "_is_open", lambda _: False)
-    with pytest.raises(ClusterError) as lost:
+    with pytest.raises(ClusterError) as ended:
         submitting.submit(load_config(config(tmp_path)), "http://head:8265", tmp_path / "run", Screen())
-    assert str(lost.value) == "lost sight of job-1, which `raybench attach job-1` follows again: reset by peer"
+    assert str(ended.value).startswith(said)
 
 
 class Asked(BaseHTTPRequestHandler):

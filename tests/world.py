@@ -43,7 +43,8 @@ class World:
 
     It gets the number of the request and the second at which it arrived, and gives (seconds from then, bytes), …
 
-    `meddle` gets the network before T0, to make things happen in it. Everything else is as in a run.
+    `meddle` gets the network before T0, to make things happen in it. `stop` says when the load is stopped, in seconds
+    since T0, and how much later what is in flight is given up. Everything else is as in a run.
     """
 
     load: Load
@@ -69,6 +70,7 @@ class World:
     in_order: bool = False
     client: type[SageMakerClient] = SageMakerClient
     wall_s: Callable[[], float] = time.time
+    stop: tuple[float, float] | None = None
 
     def play(self) -> "Played":
         """Plays it, always the same way."""
@@ -116,6 +118,8 @@ class World:
                 part, over = Part(self.trial, post, self.seed), together.over(post.index)
                 attack = part.attack(client, bodies, "h", t0_ns=t0_ns, clock=clock, write=rows.append, over=over)
                 group.create_task(together.play(part, attack))
+                if self.stop is not None:
+                    asyncio.get_running_loop().call_later(self.stop[0], attack.stop, self.stop[1])
         probe.cancel()
         for client in clients:
             await client.close()

@@ -51,7 +51,7 @@ def broken(reply: Reply, cut: Outcome) -> Ending:
     """A reply that is not whole; `cut` is what a connection that ends in its body means."""
     assert reply.failure is not None
     outcome = Outcome.CONNECTION_ERROR
-    if reply.failure in (Failure.TOTAL_TIMEOUT, Failure.IDLE_TIMEOUT):
+    if reply.failure in (Failure.TOTAL_TIMEOUT, Failure.IDLE_TIMEOUT, Failure.GIVEN_UP):
         outcome = Outcome.CLIENT_TIMEOUT
     elif reply.failure in (Failure.MALFORMED, Failure.TOO_LARGE):
         outcome = Outcome.PROTOCOL_ERROR

@@ -29,6 +29,7 @@ class Failure(StrEnum):
     CUT = "ConnectionCut"
     TOTAL_TIMEOUT = "TotalTimeout"
     IDLE_TIMEOUT = "IdleTimeout"
+    GIVEN_UP = "GivenUp"
     MALFORMED = "MalformedHTTP"
     TOO_LARGE = "ResponseTooLarge"
 
@@ -135,6 +136,11 @@ class Connection(asyncio.Protocol):
         """Closes at once; what was in flight is dropped."""
         if self._transport is not None:
             self._transport.abort()
+
+    def give_up(self) -> None:
+        """Ends the exchange now, if there is one."""
+        if self._waiter is not None:
+            self._fail(Failure.GIVEN_UP, "the run was stopped")
 
     def close(self) -> None:
         """Closes an idle connection."""

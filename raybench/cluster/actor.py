@@ -162,10 +162,10 @@ class LoadActor:
             self._news.set()
         return now_ns - self._measured_ns > self._hold_s * NS_PER_S
 
-    def stop(self) -> None:
-        """Plans no more requests; `play` ends once those in flight have."""
+    def stop(self, within_s: float | None = None) -> None:
+        """Plans no more requests; `play` ends once those in flight have, or are given up: see `Attack.stop`."""
         if self._attack is not None:
-            self._loop.call_soon_threadsafe(self._attack.stop)
+            self._loop.call_soon_threadsafe(self._attack.stop, within_s)
 
     def close(self) -> None:
         """Closes the connections."""

@@ -1,8 +1,9 @@
 """What comes back from load actors: answers, a trial's rows as they finish, and what the disks of lost ones hold."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -21,6 +22,9 @@ SILENCE_S, LISTEN_S = 10.0, 1.0
 
 RECOVERY_TIMEOUT_S = 10.0
 """How long the nodes of lost actors may take, all together, to say what their disks hold."""
+
+LEFT_TIMEOUT_S, ENDING_S = 60.0, 10.0
+"""How long nodes may take to give what a killed run left there, and how long its load actors may take to end."""
 
 
 class LostActorError(ClusterError):
@@ -116,6 +120,36 @@ def recovered(
         with suppress(RayError, GetTimeoutError):
             found[asked[ref]] = ray.get(ref, timeout=LISTEN_S)
     return found
+
+
+def left_elsewhere(run_dir: Path, trial_ids: Sequence[str], before: int) -> Iterator[tuple[str, bytes]]:
+    """What sittings `before` this one left in the spools of trials on other nodes, as `RunDir.left_in_spools` says.
+
+    The load actors of the last one, if it was killed, are given time to end. A node that does not answer is left out.
+    """
+    _until_none_is_left(f"{run_dir.name}/")
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+    read: Any = ray.remote(_left_here)
+    options = {"num_cpus": 0, "max_retries": 0}
+    nodes = [NodeAffinitySchedulingStrategy(node, soft=False) for node in sorted(alive - {node_here()})]
+    asked = [read.options(scheduling_strategy=node, **options).remote(run_dir, trial_ids, before) for node in nodes]
+    answered = ray.wait(asked, num_returns=len(asked), timeout=LEFT_TIMEOUT_S)[0] if asked else []
+    for ref in answered:
+        with suppress(RayError):
+            yield from ray.get(ref)
+
+
+def _left_here(run_dir: Path, trial_ids: Sequence[str], before: int) -> list[tuple[str, bytes]]:
+    return list(RunDir(run_dir).left_in_spools(trial_ids, before))
+
+
+def _until_none_is_left(beginning: str) -> None:
+    """Returns once no load actor has a name that begins so; they end soon after whoever raised them."""
+    until_s = time.monotonic() + ENDING_S
+    while time.monotonic() < until_s:
+        if not any(one["name"].startswith(beginning) for one in ray.util.list_named_actors(all_namespaces=True)):
+            return
+        time.sleep(0.1)
 
 
 def answers(refs: Sequence[Any], timeout_s: float | None) -> list[Any]:

@@ -42,6 +42,9 @@ from raybench.rows import Prompt
 START_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 10.0
 LEAD_S = 0.15
+DRAIN_S = 30.0
+"""How long requests in flight are waited for once the run is to end."""
+
 NAMESPACE = "raybench"
 HEAD = "node:__internal_head__"
 OBJECT_STORE_BYTES = 512 * 2**20
@@ -227,7 +230,7 @@ class Crew:
         for index, actor in enumerate(self._actors):
             part = Share(trial, seed, t0_wall_ns + self._offsets_ns[index])
             streams[actor.play.options(num_returns="streaming").remote(part)] = index
-        rows, told, gone, failure = collect(streams, seen, self._silence_s, self.stop, self._let_go)
+        rows, told, gone, failure = collect(streams, seen, self._silence_s, self.drain, self._let_go)
         if not gone:
             return Played(rows, told, ())
         self._gone |= gone
@@ -251,6 +254,11 @@ class Crew:
         """Asks every actor to plan nothing more; `play` returns when they have drained."""
         self._stopped = True
         self.ask("stop")
+
+    def drain(self) -> None:
+        """Stops for good: what is in flight in `DRAIN_S` is given up, and its rows say so."""
+        self._stopped = True
+        self.ask("stop", DRAIN_S)
 
     def kill(self) -> None:
         """Ends every actor at once; what they wrote stays, and `play` returns with it."""

@@ -40,6 +40,8 @@ ALWAYS = ("--address", "auto", "--ship")
 STOP_WAIT_S = 600
 """How long Ray waits between asking a job to stop and killing it: requests in flight, then the report."""
 LOOK_S = 10.0
+SHELL = 128
+"""What a shell adds to the number of the signal that ended a command of its."""
 
 CHATTER = (
     "ray.dashboard.modules.dashboard_sdk",
@@ -125,6 +127,7 @@ def _is_open(address: str) -> bool:
 @contextmanager
 def _cluster_errors(what: str) -> Iterator[None]:
     """Turns what the Jobs API raises into a ClusterError of one line."""
+    from aiohttp import ClientError
     from ray.exceptions import AuthenticationError
 
     try:
@@ -132,7 +135,7 @@ def _cluster_errors(what: str) -> Iterator[None]:
     except AuthenticationError:
         hint = f"set {environment.AUTH_MODE}=token and {environment.TOKEN_PATH} to the file with the cluster's token"
         raise ClusterError(f"{what}: it wants another token than ours; {hint}") from None
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ClientError) as error:
         raise ClusterError(f"{what}: {(str(error).strip() or type(error).__name__).splitlines()[0]}") from None
 
 
@@ -151,7 +154,7 @@ def _submit(client: "JobSubmissionClient", folder: str, entry: Path, to: Prefix 
 def _fetch(client: "JobSubmissionClient", job: str, out: Path, screen: Screen, to: Prefix | None) -> int:
     """Follows a job to its end, brings its run directory, and returns its exit code."""
     try:
-        with _cluster_errors(f"lost sight of {job}, which `raybench attach {job}` follows again"):
+        with _cluster_errors(_lost_sight(job)):
             frames = asyncio.run(_follow(client, job, screen))
     except KeyboardInterrupt:
         raise InterruptedRunError(
@@ -197,6 +200,17 @@ async def _follow(client: "JobSubmissionClient", job: str, screen: Screen) -> li
     return frames
 
 
+def _signal(code: int) -> int:
+    """The signal that ended a job's process, as Ray or the shell between them says it; 0 if none did."""
+    if code < 0:
+        return -code
+    return code - SHELL if SHELL < code != InterruptedRunError.exit_code else 0
+
+
+def _lost_sight(job: str) -> str:
+    return f"lost sight of {job}, which `raybench attach {job}` follows again"
+
+
 def _details(client: "JobSubmissionClient", job: str) -> "JobDetails":
     with _cluster_errors(f"no word of how {job} ended"):
         return client.get_job_info(job)
@@ -205,8 +219,16 @@ def _details(client: "JobSubmissionClient", job: str) -> "JobDetails":
 def _exit_code(client: "JobSubmissionClient", job: str) -> int:
     """What the job's process returned; Ray keeps no code for one that it was asked to stop."""
     details = _details(client, job)
-    if details.driver_exit_code is not None:
-        return details.driver_exit_code
+    code = details.driver_exit_code
+    if code is not None and (killed_by := _signal(code)):
+        raise ClusterError(
+            f"{job} was killed (signal {killed_by}): what it measured is in its run directory on the head and on the "
+            "workers' disks; `raybench resume` of that directory, there and with `--address auto`, goes on"
+        )
+    if code is not None:
+        return code
+    if not details.status.is_terminal():
+        raise ClusterError(_lost_sight(job))
     status = str(details.status.value)
     if status == "SUCCEEDED":
         return 0

@@ -100,13 +100,16 @@ class Attack(Generic[R]):
         self.in_flight = 0
         self._planned = self._measured = self._measured_open = 0
         self._stopped = False
+        self._giving_up: asyncio.TimerHandle | None = None
         self._finished: deque[tuple[int, Phase, int, Request, R | None]] = deque()
         self._wake = asyncio.Event()
         self._sealed = False
 
-    def stop(self) -> None:
-        """Plans nothing more; what is in flight is waited for."""
+    def stop(self, within_s: float | None = None) -> None:
+        """Plans nothing more; what is in flight is waited for, `within_s` at most from when that is first said."""
         self._stopped = True
+        if within_s is not None and self._giving_up is None:
+            self._giving_up = asyncio.get_running_loop().call_later(within_s, self.client.give_up)
 
     async def closed(self, slots: int, think_time_ns: int = 0) -> None:
         """Keeps `slots` requests in flight until everything measured has ended, then drains."""
@@ -128,6 +131,9 @@ class Attack(Generic[R]):
                 self._wake.set()
         except BaseExceptionGroup as group_error:
             raise _first(group_error) from None
+        finally:
+            if self._giving_up is not None:
+                self._giving_up.cancel()
 
     async def _slot(self, think_time_ns: int) -> None:
         free_ns = self.t0_ns

@@ -5,6 +5,8 @@ namespaces.
 """
 
 import json
+import re
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,8 +16,18 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from lab import HOSTS, ROOT, lab, listening, why_not
+from lab import ACCESS_KEY, HOME, HOSTS, REGION, ROOT, SECRET_KEY, lab, listening, why_not
 from standing import Cluster, answers_to_strangers, asked, rows_of, serve, told, wait_for_nodes
+
+from raybench.rundir import read_segment
+
+AS_HEAD = {
+    "RAY_AUTH_TOKEN_PATH": f"{HOME}/.ray/auth_token",
+    "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+    "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+    "AWS_REGION": REGION,
+}
+"""What a shell on the head knows besides."""
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +97,42 @@ def test_a_submitted_run_measures_from_the_workers_and_opens_nothing(cluster: Cl
     assert {row["request_id"] for row in rows} <= set(cluster.arrived())
     assert (run_dir / "report.html").is_file()
     assert cluster.lab.token not in said
+
+
+def test_what_a_killed_conductor_had_measured_is_fetched_from_the_workers_by_resume(cluster: Cluster) -> None:
+    made, before = cluster.lab, len(cluster.arrived())
+    process, _ = cluster.begin(Path("killed"), "15s")
+    cluster.wait_for_requests(before + 300, process)
+    killed_ns = time.monotonic_ns()
+    made.call("head", "pkill", "-KILL", "-f", "^python -m raybench run")
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 5, said
+    assert "was killed (signal 9)" in said
+    told = re.search(r"the run directory is (\S+) on rb-head", said)
+    assert told, said
+
+    words = [sys.executable, "-m", "raybench", "resume", told[1], "--address", "auto", "--no-selftest"]
+    resuming = made.start("head", *words, environ=AS_HEAD)
+    resumed, _ = resuming.communicate(timeout=180)
+    print(said, resumed)
+    assert resuming.returncode in (0, 3), resumed
+    assert "0 of 1 trials done, 1 left" in resumed
+    assert "rows of cut trials from other nodes" in resumed
+    made.call("head", "cp", "-r", told[1], f"{HOME}/killed")
+    run_dir = made.home("head") / "killed"
+    segments = sorted((run_dir / "abandoned" / "sitting-0" / "spool").glob("*/*.rows"))
+    aside = [row for segment in segments for row in read_segment(segment)]
+    assert {row.host for row in aside} == {"rb-w1", "rb-w2"}
+    rows = rows_of(run_dir)
+    _, *truth = sorted(list(cluster.arrived().values())[before:], key=lambda record: record["arrived_ns"])
+    again = {row["request_id"] for row in rows}
+    first = [one for one in truth if one["request_id"] not in again][:-1]  # but for the one that checked the endpoint
+    assert max(one["arrived_ns"] for one in first) < killed_ns + 10e9, "the load goes on without its conductor"
+    gone = [one for one in first if one["request_id"] not in {row.request_id for row in aside}]
+    print(f"{len(first)} requests before the actors were gone, {len(aside)} rows aside, {len(gone)} in flight")
+    assert len(gone) <= 8, "those in flight"
+    assert {row["host"] for row in rows} == {"rb-w1", "rb-w2"}
+    assert "Resumed." in (run_dir / "report.md").read_text()
 
 
 @dataclass(frozen=True)
