@@ -191,19 +191,21 @@ def _check_replay(config: Config, trial: Trial, place: int) -> None:
 
 
 def _check_samples(config: Config, trial: Trial) -> None:
-    """A percentile that so few requests cannot give is refused now, not left blank later."""
+    """A percentile, or an open load's mean, that so few requests cannot give is refused now, not left blank later."""
     if trial.requests is None:
         return
     for metric in config.criteria.limits:
         _, _, statistic = metric.rpartition("_")
-        if (quantile := QUANTILES.get(statistic)) is None:
+        quantile = QUANTILES.get(statistic)
+        if quantile is None and (statistic != "mean" or isinstance(trial.load, Closed)):
             continue
-        from raybench.analysis.stats import certified_floor, interval_floor  # scipy, for who asks for a percentile
+        from raybench.analysis import stats  # scipy, for who asks for one of them
 
-        if trial.requests < (needed := interval_floor(quantile)):
+        needed = stats.QUEUED_FLOOR if quantile is None else stats.interval_floor(quantile)
+        if trial.requests < needed:
             problem = f"{trial.load.label} plans {trial.requests} requests, too few for a {statistic}"
-            allowed = f"needs >= {needed} requests, {certified_floor(quantile)} to certify it"
-            raise config.wrong(problem, allowed, "criteria", metric)
+            certify = "" if quantile is None else f", {stats.certified_floor(quantile)} to certify it"
+            raise config.wrong(problem, f"needs >= {needed} requests{certify}", "criteria", metric)
 
 
 def _expected_s(experiment: Experiment, payload: PayloadSpec, spec: LoadSpec, load: Load | Search) -> float | None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -139,6 +140,9 @@ def test_driver_killed_then_resumed_loses_no_completed_row_and_replays_no_finish
     first.process.wait()
     begun = manifest_of(run_dir)
     assert begun["state"] == "running"
+    actors = [Path("/proc", str(actor["pid"])) for actor in begun["experiments"][0]["actors"]]
+    assert actors
+    until(lambda: not any(map(Path.exists, actors)), lambda: "a load actor outlives its conductor")
     done = [trial["trial_id"] for trial in begun["trials"] if trial["state"] == "done"]
     assert len(done) == whole
     run = RunDir(run_dir)
@@ -203,7 +207,9 @@ def test_second_interrupt_ends_at_once_with_one_line_and_every_written_row(seed:
     os.kill(command.process.pid, signal.SIGINT)
     command.waits(run_dir, random.uniform(0.0, 2.0))
     os.kill(command.process.pid, signal.SIGINT)
+    again_s = time.monotonic()
     code, _, err = command.end()
+    print(f"ended {time.monotonic() - again_s:.1f} s after the second")
     assert code == 130
     assert "reducing the rows" not in err, "it still waited for requests that hang"
     assert err.strip().splitlines()[-1].startswith("raybench: stopped at once")

@@ -225,3 +225,14 @@ def test_the_benchmark_has_the_seed_s_five_buckets_at_five_levels_on_two_endpoin
     assert all(left and right and left[1] == right[0] for left, right in pairwise(buckets))
     assert seed.criteria.limits == {"latency_mean": 5.0, "cost_per_10k": 50.0, "error_rate": 0.0}
     assert math.isclose(sum(each.price_per_hour or math.nan for each in seed.experiments), 20.36 + 37.688)
+
+
+def test_a_mean_of_so_few_requests_is_refused_where_they_may_queue(planned: Planned) -> None:
+    closed = TWO_BY_TWO.replace("duration: 60s", "requests: 100") + "criteria: {latency_mean: 5s}\n"
+    assert planned(closed).trials
+    few = closed.replace(LOAD.replace("duration: 60s", "requests: 100"), "{kind: poisson, rate: 5, requests: 367}")
+    with pytest.raises(
+        InputError, match=r"criteria.latency_mean: .* 367 requests, too few for a mean; needs >= 368 r"
+    ):
+        planned(few)
+    assert planned(few.replace("367", "368")).trials

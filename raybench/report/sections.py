@@ -182,11 +182,12 @@ def method(view: View) -> dict[str, Any]:
     several = max((len(cell.setting.trial_ids) for cell in view.cells), default=1)
     repeats = [("Repeats", REPEATS)] if several > 1 else []
     hosts = ", ".join(f"{text.clean(host['host'])} ({host['cpus']} CPUs)" for host in manifest["hosts"])
-    senders = {
-        text.clean(actor.get("host")) for about in manifest["experiments"] for actor in about.get("actors") or ()
-    }
+    actors = [actor for about in manifest["experiments"] for actor in about.get("actors") or ()]
+    senders = {text.clean(actor.get("host")) for actor in actors}
     if others := sorted(senders - {text.clean(host["host"]) for host in manifest["hosts"]}):
         hosts += f"; load actors on {spoken.listed(others)}"
+    if bounds := [actor["clock_bound_ms"] for actor in actors if actor.get("clock_bound_ms") is not None]:
+        hosts += f"; every load actor knew T0 within {max(bounds):.1f} ms"
     payloads = "; ".join(
         f"{text.clean(payload['name'])}: {payload['kept']:,} prompts from "
         f"{spoken.listed([text.clean(name) for name in payload['datasets']])}, counted by {payload['tokens_source']}"
