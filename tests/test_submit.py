@@ -639,6 +639,9 @@ def test_a_job_outlives_who_submitted_it_and_can_be_attached_to_and_stopped(head
     assert head.call(STOP, job).returncode == 0
     attached = head.call(ATTACH, job, str(tmp_path / "later"))
     assert "InterruptedRunError: " + job in attached.stderr
+    assert re.search(r"closed-2: \d+ requests measured, 0 failed", attached.stderr), (
+        "the endpoint stays until the end"
+    )
     assert "measuring" in attached.stderr, "the log from its first line"
     assert attached.stdout == f"report: {tmp_path / 'later' / 'report.html'}\n"
     assert json.loads((tmp_path / "later" / "run.json").read_text())["state"] == "interrupted"

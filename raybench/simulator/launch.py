@@ -67,7 +67,8 @@ async def _run(setup: Setup, announce: Callable[[Running], None], *, until_eof: 
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        # whoever stops a Ray job signals its children too, and requests in flight are still to be answered
+        loop.add_signal_handler(number, (lambda: None) if until_eof else stop.set)
     if until_eof:
         threading.Thread(target=_wait_for_eof, args=(loop, stop), daemon=True).start()
     try:
@@ -87,7 +88,7 @@ def _wait_for_eof(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """`--config FILE`: serves until stdin ends or a signal comes; prints one line, {"url", "pid"}."""
+    """`--config FILE`: serves until stdin ends, whatever signals come; prints one line, {"url", "pid"}."""
     if len(argv) != 2 or argv[0] != "--config":
         print("usage: python -m raybench.simulator --config FILE", file=sys.stderr)
         return InputError.exit_code
