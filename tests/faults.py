@@ -48,10 +48,18 @@ MATRIX = (
             "test_placement.py::test_the_disks_of_lost",
         ),
     ),
-    Fault("driver SIGKILL", "0 completed rows lost; resume", (f"{RUN}driver",)),
+    Fault(
+        "driver SIGKILL",
+        "0 completed rows lost; actors end in 10 s; resume",
+        (f"{RUN}driver", "cluster/live.py::test_what_a_killed_conductor"),
+    ),
     Fault("head death", "0 shipped rows lost, from S3", (f"{MIRROR}head_death", f"{S3}head_death")),
     Fault("resume twice", "byte-identical, 0 trials played", (f"{RUN}driver", "test_resume.py::test_")),
-    Fault("SIGINT", "drain, report, exit 130", ("test_run.py::test_an_interrupt", f"{RUN}stopped")),
+    Fault(
+        "SIGINT",
+        "drain of 30 s at most, report, exit 130",
+        ("test_run.py::test_an_interrupt", f"{RUN}stopped", f"{VIRTUAL}stopped_load"),
+    ),
     Fault("second SIGINT", "at once, one line, rows kept", (f"{RUN}second",)),
     Fault(
         "disk full", "named error, no corrupt file", ("test_run.py::test_a_full_disk", "test_rundir.py::test_a_full")
