@@ -18,6 +18,9 @@ REAL = ("simulator(", "asyncio.run(", "uvloop.run(", "subprocess", "socket.", "p
 """What stands in a test file that meets real sockets, processes or clocks."""
 
 MARKS = "not ray and not browser"
+AS_MADE = ("-q", "-n", "2", "--dist", "loadfile")
+"""Two files at once, as `make` plays them on two cores."""
+
 NO_TESTS = 5
 """The exit code of pytest where the marks leave nothing."""
 
@@ -42,8 +45,10 @@ def main(wanted: str = "50", marks: str = MARKS) -> int:
     print(f"{runs} runs of {len(paths)} files, tests marked: {marks}", flush=True)
     for number in range(1, runs + 1):
         began_s = time.monotonic()
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfE", "--tb=short", "-m", marks]
-        played = subprocess.run([*command, *map(str, paths)], check=False, capture_output=True, text=True)
+        command = [sys.executable, "-m", "pytest", *AS_MADE, "-p", "no:cacheprovider", "-rfE", "--tb=short"]
+        played = subprocess.run(
+            [*command, "-m", marks, *map(str, paths)], check=False, capture_output=True, text=True
+        )
         names = list(red(played.stdout))
         if played.returncode not in (0, NO_TESTS):
             bad += 1
