@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
-REAL = ("simulator(", "_server(", "HTTPServer(", "subprocess", "socket.", "pytest.mark.ray", "threading.")
+REAL = ("simulator(", "start_server(", "HTTPServer(", "subprocess", "socket.", "pytest.mark.ray", "threading.")
 """What stands in a test file that meets real sockets, processes or clocks."""
 
 MARKS = "not ray and not browser"
