@@ -162,7 +162,9 @@ def report(
 @app.command()
 def resume(
     run_dir: RunDirectory,
-    address: Cluster = HOME,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster: local, auto, or HOST:PORT; by default where the run was.")
+    ] = None,
     selftest: Annotated[bool, typer.Option(help="Measure the load actors' own error first.")] = True,
     inputs: Annotated[
         Path | None, typer.Option(help="Where the config's paths start from, if not where they did.")

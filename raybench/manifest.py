@@ -42,6 +42,7 @@ def begin(config: Config, plan: Plan, pools: Mapping[str, Pool], run_id: str) ->
         "seed": config.seed,
         "config_file": config.file.name if config.file else None,
         "config_folder": None,
+        "on_cluster": False,
         "config_text": config.text,
         "config": config.model_dump(mode="json", by_alias=True, serialize_as_any=True, warnings=False),
         "model": config.model,
@@ -142,5 +143,5 @@ def entry(trial: Trial) -> Manifest:
 
 def unplayed() -> Manifest:
     """What a trial says before it is played."""
-    nothing: Manifest = dict.fromkeys(("started_s", "sitting", "crew", "rows", "lost_rows"))
+    nothing: Manifest = dict.fromkeys(("started_s", "sitting", "crew", "rows", "lost_rows", "t0_bound_ms"))
     return {"state": TrialState.PLANNED, **nothing, "actors": [], "lost": []}

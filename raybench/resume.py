@@ -4,6 +4,7 @@ Everything needed stands in the run directory: the config as it was, the folder 
 run got. What an unfinished trial left is kept aside, under abandoned/.
 """
 
+import socket
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typing import Any
 
 from raybench import fetching, s3
 from raybench import manifest as manifests
-from raybench.cluster import status
+from raybench.cluster import environment, status
 from raybench.cluster.monitor import Screen
 from raybench.cluster.shipping import Shipping
 from raybench.config import Config, load_config
@@ -29,7 +30,7 @@ from raybench.states import RunState, TrialState
 
 def resume(
     path: Path,
-    address: str,
+    address: str | None,
     screen: Screen,
     *,
     selftest: bool = True,
@@ -38,9 +39,10 @@ def resume(
 ) -> None:
     """Plays what is left of the run in `path` and reports all of it; a finished run is only reported, as it was.
 
-    The config's paths start from `inputs`, by default from where they did. The run is copied `to` S3, by default to
-    where it was before. Raises what `run` raises; InputError if the run is going on, if another directory was
-    ahead of this one with it, or if it is not the one that its files would make now.
+    Without an `address` it goes on where it was played, if that was from this host. The config's paths start from
+    `inputs`, by default from where they did. The run is copied `to` S3, by default to where it was before. Raises
+    what `run` raises; InputError if the run is going on, if another directory was ahead of this one with it, or if it
+    is not the one that its files would make now.
     """
     rundir = RunDir.open(path.absolute())
     with rundir.hold():
@@ -53,12 +55,18 @@ def resume(
         if wanted := left(manifest):
             if inputs:
                 manifest["config_folder"] = str(inputs.absolute())
-            _play(rundir, manifest, wanted, address, screen, selftest=selftest, to=to)
+            _play(rundir, manifest, wanted, address or _cluster(manifest), screen, selftest=selftest, to=to)
             return
         if manifest["state"] != RunState.DONE:
             _close(rundir, manifest)
         with Shipping(rundir.path, to, screen.say) if to else nullcontext():
             rebuild(rundir)
+
+
+def _cluster(manifest: Mapping[str, Any]) -> str:
+    """The cluster that this host's run was played by; else a command's own."""
+    here = manifest["hosts"][0]["host"] == socket.gethostname()
+    return "auto" if here and manifest.get("on_cluster") else environment.home()
 
 
 def left(manifest: Mapping[str, Any]) -> set[str]:
@@ -102,7 +110,7 @@ def _play(
             trial.update(manifests.unplayed())
     manifest |= {"state": RunState.RUNNING, "finished_utc": None}
     manifest["resumed_utc"] = [*manifest.get("resumed_utc", ()), manifests.utc()]
-    joined = partial(_bring_aside, rundir, names, before + 1, screen)
+    joined = partial(_bring_aside, rundir, manifest, names, before + 1, screen)
     conductor = Conductor(config, rest, pools, rundir, screen, manifest, joined=joined)
     conductor.record()
     done = sum(trial["state"] == TrialState.DONE for trial in manifest["trials"])
@@ -111,16 +119,21 @@ def _play(
     carry_out(conductor, address, selftest=selftest, to=to)
 
 
-def _bring_aside(rundir: RunDir, cut: list[str], before: int, screen: Screen) -> None:
+def _bring_aside(rundir: RunDir, manifest: Mapping[str, Any], cut: list[str], before: int, screen: Screen) -> None:
     """Fetches what cut trials left on the disks of other nodes: a killed conductor had no time to."""
     from raybench.cluster.collecting import left_elsewhere
 
-    spools = list(left_elsewhere(rundir.path, cut, before))
-    for name, data in spools:
-        rundir.keep_aside(name, data)
-    if spools:
-        rows = sum(data.count(b"\n") for _, data in spools)
+    actors = [actor for experiment in manifest["experiments"] for actor in experiment["actors"]]
+    silent, rows = {str(actor["host"]) for actor in actors} - {socket.gethostname()}, 0
+    for host, spools in left_elsewhere(rundir.path, cut, before):
+        silent.discard(host)
+        for name, data in spools:
+            rundir.keep_aside(name, data)
+            rows += data.count(b"\n")
+    if rows:
         screen.say(f"fetched {rows} rows of cut trials from other nodes: {rundir.path / 'abandoned'}")
+    if silent:
+        screen.say(f"rows of cut trials that are on {', '.join(sorted(silent))} could not be fetched")
 
 
 def _close(rundir: RunDir, manifest: dict[str, Any]) -> None:

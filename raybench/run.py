@@ -37,7 +37,7 @@ from raybench.rundir import OWN, TRUTH, RunDir
 from raybench.simulator.process import Simulated
 from raybench.specs import DeployedEndpoint, Experiment
 from raybench.states import RunState, TrialState
-from raybench.watching import first_failure, interruptible, terminable, watch
+from raybench.watching import REPORTING, first_failure, interruptible, terminable, watch
 
 if TYPE_CHECKING:
     from raybench.cluster.fleet import Crew
@@ -72,6 +72,7 @@ def run(
     with rundir.hold():
         conductor = Conductor(config, matrix, pools, rundir, screen)
         conductor.manifest |= {"enforce": enforce, "config_folder": str(folder.absolute()), "s3": to and str(to)}
+        conductor.manifest["on_cluster"] = address != "local"
         conductor.record()
         if config.file:
             rundir.write(config.file.name, config.text.encode())
@@ -157,7 +158,7 @@ class Conductor:
         environment.prepare(local=self._alone)
         failure: RaybenchError | None = None
         try:
-            with ThreadPoolExecutor(1) as beside:
+            with ThreadPoolExecutor(1) as beside, ExitStack() as calm:
                 with ExitStack() as stack:
                     simulator = self._start(address, stack, selftest=selftest)
                     with interruptible(self._stopping, self.screen.say):
@@ -165,6 +166,8 @@ class Conductor:
                         self.screen.expect(self.plan, self._usd_per_hour(), self.rundir.path)
                         failure = self._play_all(simulator)
                     self.screen.close()
+                    if not self._stopping.is_set():
+                        calm.enter_context(interruptible(threading.Event(), self.screen.say, REPORTING))
                     self.screen.say("reducing the rows")
                     keep = self.rundir.write_part if self._alone else _is_kept
                     findings = reduce.reduced(self._played, self.manifest, keep)
@@ -284,7 +287,7 @@ class Conductor:
         played = crew.play(trial, self.config.seed, seen)
         whole, rows = not self._stopping.is_set() and not played.lost, played.rows
         noted["rows"], noted["actors"], noted["lost"] = len(rows), list(played.actors), list(played.lost)
-        noted["lost_rows"] = played.loss
+        noted["lost_rows"], noted["t0_bound_ms"] = played.loss, played.t0_bound_ms
         if not self._alone:  # the spools are on the workers, and a worker may go
             self.rundir.write_part(noted, rows)
         if whole:

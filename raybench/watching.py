@@ -30,15 +30,20 @@ def terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+DRAINING = "stopping: waiting for the requests in flight"
+REPORTING = "all is measured, making the report"
+"""What the first signal is answered with, by what is going on."""
+
+
 @contextmanager
-def interruptible(stopping: threading.Event, say: Callable[[str], None]) -> Iterator[None]:
+def interruptible(stopping: threading.Event, say: Callable[[str], None], doing: str = DRAINING) -> Iterator[None]:
     """The first SIGINT or SIGTERM sets `stopping`; the second, of either, is Python's own KeyboardInterrupt."""
 
     def stop(signum: int, frame: object) -> None:
         for each in before:
             signal.signal(each, signal.default_int_handler)
         stopping.set()
-        say("stopping: waiting for the requests in flight (again to stop at once)")
+        say(f"{doing} (again to stop at once)")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from waiting import until
 from raybench.client.sigv4 import Credentials
 from raybench.client.target import Target, Timeouts
 from raybench.cluster import environment
+from raybench.cluster.actor import SENDER
 from raybench.cluster.part import Post
 from raybench.errors import StorageError
 from raybench.load.arrivals import Closed, Constant, Load
@@ -43,16 +45,16 @@ def ray_cluster() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Simulator]:
-    with simulator({"e": FAST}) as started:
+    with simulator({"e": FAST, "hangs": FAST | {"faults": {"hang": 1.0}}}) as started:
         yield started
 
 
-def crew_of(running: Simulator, actors: int, folder: Path, **options: Any) -> Any:
+def crew_of(running: Simulator, actors: int, folder: Path, endpoint: str = "e", **options: Any) -> Any:
     from raybench.cluster.fleet import Crew
 
     keys = Credentials(running.credentials.access_key, running.credentials.secret_key)
     soon = Timeouts(connect_s=3.0)
-    target = Target(running.url, "e", running.credentials.region, "stream", credentials=keys, timeouts=soon)
+    target = Target(running.url, endpoint, running.credentials.region, "stream", credentials=keys, timeouts=soon)
     crew = Crew([Post("e", index, actors, target, {}, folder) for index in range(actors)], **options)
     crew.gather()
     crew.arm({"p": PROMPTS})
@@ -117,6 +119,22 @@ def test_an_error_of_one_actor_stops_the_others_and_costs_none_of_their_rows(
     assert played.lost == ("e-1",)
     assert set(played.rows["actor"].to_pylist()) == {"e-0"}
     assert sorted(played.rows["seq"].to_pylist()) == list(range(0, 2 * len(played.rows), 2)), "each of its requests"
+
+
+def test_a_run_that_is_to_end_gives_up_what_hangs_and_keeps_it_as_rows(running: Simulator, tmp_path: Path) -> None:
+    crew, heard = crew_of(running, 2, tmp_path, endpoint="hangs", drain_s=0.3), Counter[bytes]()
+
+    def seen(batch: pa.Table) -> None:
+        heard[batch.schema.metadata[SENDER.encode()]] += 1
+        if len(heard) == 2 and min(heard.values()) >= 3:  # the first is a sign of life, the next half a second later
+            crew.drain()
+
+    played = crew.play(trial("hangs", Closed(4), 60.0), 7, seen)
+    crew.close()
+    assert (played.lost, played.failure) == ((), None)
+    rows = played.rows.to_pylist()
+    assert {(row["outcome"], row["error_code"]) for row in rows} == {("client_timeout", "GivenUp")}
+    assert len(rows) == 4, "each slot waits for its first request"
 
 
 def test_actor_killed_between_trials_is_replaced_before_the_next(running: Simulator, tmp_path: Path) -> None:

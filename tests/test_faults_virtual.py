@@ -196,6 +196,14 @@ def test_stopped_load_gives_up_what_hangs_when_its_time_is_over_and_every_reques
     assert all(row.first_token_ns for row in given_up), "what had come is kept"
 
 
+def test_stopped_load_sends_nothing_on_a_connection_that_opens_after_it_was_given_up() -> None:
+    played = World(Closed(2), duration_s=60, overrides=QUICK, connections=0, latency_s=1.0, stop=(0.5, 0.5)).play()
+    assert [(row.error_code, row.sent_ns, row.end_ns) for row in rows_of(played.table)] == [
+        ("GivenUp", None, 2e9)
+    ] * 2
+    assert played.truth == []
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_endpoint_that_cuts_a_stream_leaves_truncated_rows_with_the_tokens_that_came(seed: int) -> None:
     random = Random(seed)

@@ -1,6 +1,9 @@
 """The fleet on a real local Ray cluster, held against what the simulator says it did."""
 
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,16 +103,36 @@ def late_ms(running: Simulator, rows: pa.Table) -> list[float]:
     return late
 
 
+@contextmanager
+def machine() -> Iterator[list[float]]:
+    """How much later than asked this process, which has nothing to do, was woken: others are busy on the machine."""
+    late_s, over = [0.0], threading.Event()
+
+    def sleep() -> None:
+        while not over.is_set():
+            due_s = time.monotonic() + 0.002
+            time.sleep(0.002)
+            late_s.append(time.monotonic() - due_s)
+
+    sleeper = threading.Thread(target=sleep)
+    sleeper.start()
+    try:
+        yield late_s
+    finally:
+        over.set()
+        sleeper.join()
+
+
 def test_every_row_agrees_with_the_truth_log(endpoints: Simulator, tmp_path: Path) -> None:
     found_ms = []
     for attempt in range(3):
-        played = outcome_of(target(endpoints, "steady"), tmp_path / str(attempt), trial(Closed(8), requests=400))
+        with machine() as late_s:
+            played = outcome_of(target(endpoints, "steady"), tmp_path / str(attempt), trial(Closed(8), requests=400))
         assert sum(phase == "measure" for phase in played.rows["phase"].to_pylist()) == 400
         late = late_ms(endpoints, played.rows)
         assert min(late) >= 0, "a reply cannot be read before it was sent"
-        (about,) = played.actors
-        p99_ms, machine_ms = float(np.percentile(late, 99)), float(about["lag_max_ms"])
-        if p99_ms <= 5 + machine_ms:  # how long the machine let the actor's loop wait, others being busy on it
+        p99_ms, machine_ms = float(np.percentile(late, 99)), 1000 * max(late_s)
+        if p99_ms <= 5 + machine_ms:
             return
         found_ms.append((p99_ms, machine_ms))
     raise AssertionError(f"p99 of the difference, and the machine's share, in three attempts: {found_ms} ms")

@@ -1,11 +1,12 @@
 """Where load actors stand: several Ray nodes on this machine, a head alone at first, then with two workers."""
 
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pytest
@@ -19,6 +20,7 @@ from raybench.cluster.part import Post
 from raybench.load.arrivals import Constant
 from raybench.plan import Trial
 from raybench.rows import Prompt, requests_table
+from raybench.rundir import RunDir
 
 pytestmark = pytest.mark.ray
 
@@ -152,6 +154,41 @@ def test_the_disks_of_lost_actors_are_read_all_at_once_and_one_that_is_silent_co
         assert recovered("t", everyone, read, 3.0) == dict(enumerate(found[:2]))
     finally:
         never.touch()
+
+
+class Said:
+    """A screen that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_what_a_killed_run_left_on_other_nodes_is_put_aside_and_hosts_that_give_nothing_are_named(
+    placed: Placed, tmp_path: Path
+) -> None:
+    from raybench.resume import _bring_aside
+
+    placed.complete()
+    run, screen = RunDir(tmp_path), Said()
+    segment = run.segment("t", "e-0", 0)
+    segment.append(row(0))
+    segment.close()
+    manifest = {"experiments": [{"actors": [{"host": socket.gethostname()}, {"host": "gone-2"}, {"host": "gone-1"}]}]}
+    _bring_aside(run, manifest, ["t"], 1, cast("Any", screen))
+    assert screen.lines == [
+        f"fetched 2 rows of cut trials from other nodes: {tmp_path / 'abandoned'}",  # both workers have this disk
+        "rows of cut trials that are on gone-1, gone-2 could not be fetched",
+    ]
+    aside = tmp_path / "abandoned" / "sitting-0" / segment.path.relative_to(tmp_path)
+    assert aside.read_bytes() == segment.path.read_bytes()
+    segment.path.unlink()
+    segment.path.mkdir()
+    elsewhere = {"experiments": [{"actors": [{"host": "unreadable"}]}]}
+    _bring_aside(run, elsewhere, ["t"], 1, cast("Any", screen))
+    assert screen.lines[2:] == ["rows of cut trials that are on unreadable could not be fetched"]
 
 
 @pytest.mark.kill_points(1)

@@ -113,6 +113,17 @@ def test_an_interrupt_drains_and_reports_what_there_is(tmp_path: Path) -> None:
     assert {row["outcome"] for row in rows_of(run_dir)} <= {"ok"}
 
 
+def test_a_signal_when_all_is_measured_costs_no_report(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    process = start("run", config(tmp_path, length="requests: 40"), "--out", run_dir, "--no-selftest")
+    lines_until(process, "reducing the rows")
+    os.kill(process.pid, signal.SIGTERM)
+    code, _, err = finish(process)
+    assert code in (0, 3), err
+    assert json.loads((run_dir / "run.json").read_text())["state"] == "done"
+    assert (run_dir / "report.html").is_file()
+
+
 def processes_of(driver: int) -> list[str]:
     """Of the Ray that a process started: its session is named after it."""
     lines = []

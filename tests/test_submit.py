@@ -329,7 +329,7 @@ def test_the_version_is_asked_for_in_either_way(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("inside", "default"), [(False, "local"), (True, "auto")])
-@pytest.mark.parametrize("verb", ["run", "resume", "selftest"])
+@pytest.mark.parametrize("verb", ["run", "selftest"])
 def test_the_address_that_is_not_given_is_the_jobs_own_cluster_inside_a_ray_job(
     verb: str, inside: bool, default: str
 ) -> None:

@@ -4,11 +4,13 @@ import os
 import signal
 import sys
 import threading
+from concurrent.futures import Future
 from itertools import product
+from typing import Any
 
 import pytest
 
-from raybench.watching import interruptible, terminable
+from raybench.watching import interruptible, terminable, watch
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
 
@@ -23,6 +25,24 @@ def test_the_first_signal_drains_and_the_second_interrupts(first: signal.Signals
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), second)
     assert [signal.getsignal(number) for number in BOTH] == before
+
+
+class Draining:
+    """A crew whose trial ends as soon as it is drained."""
+
+    def __init__(self, trial: "Future[None]") -> None:
+        self.trial = trial
+
+    def drain(self) -> None:
+        self.trial.set_result(None)
+
+
+def test_a_run_that_is_stopped_is_drained_and_not_only_stopped() -> None:
+    trial, stopping = Future[None](), threading.Event()
+    stopping.set()
+    crew: Any = Draining(trial)
+    assert watch([trial], [crew], stopping, None, lambda: None) is None
+    assert trial.done()
 
 
 def ended_while_ray_starts() -> None:

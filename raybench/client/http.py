@@ -19,6 +19,9 @@ from raybench.clock import NS_PER_S, Clock
 RESPONSE_BYTES = 32 * 1024 * 1024
 """The longest response kept, head included; SageMaker's own limit is 25 MB."""
 
+STOPPED = "the run was stopped"
+"""Why an exchange is given up."""
+
 
 class Failure(StrEnum):
     """How an exchange can end without a whole response; the value is the row's error code."""
@@ -140,7 +143,7 @@ class Connection(asyncio.Protocol):
     def give_up(self) -> None:
         """Ends the exchange now, if there is one."""
         if self._waiter is not None:
-            self._fail(Failure.GIVEN_UP, "the run was stopped")
+            self._fail(Failure.GIVEN_UP, STOPPED)
 
     def close(self) -> None:
         """Closes an idle connection."""

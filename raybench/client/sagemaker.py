@@ -15,7 +15,7 @@ from raybench.client.dialects import dialect_named
 from raybench.client.discretion import without
 from raybench.client.endings import FINE, Ending, broken, ending, excerpt, refused, stream_fault, unexpected
 from raybench.client.eventstream import FrameError, runs
-from raybench.client.http import ConnectError, Connection, Reply, connect
+from raybench.client.http import STOPPED, ConnectError, Connection, Failure, Reply, connect
 from raybench.client.sigv4 import Credentials, Signer, bearer_token
 from raybench.client.target import Target
 from raybench.client.transcript import Arrivals, RecordError, Transcript, records
@@ -72,6 +72,7 @@ class SageMakerClient:
         self._token, self._bearer = "", b""
         self._free: deque[Connection] = deque()
         self._busy: set[Connection] = set()
+        self._given_up = False
 
     async def open(self, connections: int) -> None:
         """Finds credentials and opens keep-alive connections in place of idle ones, which may have gone stale.
@@ -79,6 +80,7 @@ class SageMakerClient:
         EndpointError, in one line, if it cannot.
         """
         await self.close()
+        self._given_up = False
         await self.refresh_if_due()
         timeout_s = self.target.timeouts.connect_s
         opening = [connect(self._address, self._clock, timeout_s) for _ in range(connections)]
@@ -115,7 +117,8 @@ class SageMakerClient:
         await asyncio.sleep(0)
 
     def give_up(self) -> None:
-        """Ends every exchange now, as a timeout of ours; the rows say so."""
+        """Ends every exchange now, as a timeout of ours, and none begins before the next `open`; the rows say so."""
+        self._given_up = True
         for connection in tuple(self._busy):
             connection.give_up()
 
@@ -131,6 +134,9 @@ class SageMakerClient:
                 connection = await connect(self._address, self._clock, self.target.timeouts.connect_s)
             except ConnectError as error:
                 return Reply(self._clock(), failure=error.failure, problem=str(error), reused=False)
+            if self._given_up:
+                connection.close()
+                return Reply(self._clock(), failure=Failure.GIVEN_UP, problem=STOPPED, reused=False)
         self._busy.add(connection)
         try:
             return await connection.exchange(self._wire(request), self._total_ns, self._idle_ns, reused=reused)

@@ -1,5 +1,6 @@
 """What comes back from load actors: answers, a trial's rows as they finish, and what the disks of lost ones hold."""
 
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -122,10 +123,13 @@ def recovered(
     return found
 
 
-def left_elsewhere(run_dir: Path, trial_ids: Sequence[str], before: int) -> Iterator[tuple[str, bytes]]:
-    """What sittings `before` this one left in the spools of trials on other nodes, as `RunDir.left_in_spools` says.
+def left_elsewhere(
+    run_dir: Path, trial_ids: Sequence[str], before: int, within_s: float = LEFT_TIMEOUT_S
+) -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
+    """By host, what sittings `before` this one left in the spools of trials there: see `RunDir.left_in_spools`.
 
-    The load actors of the last one, if it was killed, are given time to end. A node that does not answer is left out.
+    The load actors of the last one, if it was killed, are given time to end. A node that does not answer, or cannot
+    read them, is left out.
     """
     _until_none_is_left(f"{run_dir.name}/")
     alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
@@ -133,14 +137,14 @@ def left_elsewhere(run_dir: Path, trial_ids: Sequence[str], before: int) -> Iter
     options = {"num_cpus": 0, "max_retries": 0}
     nodes = [NodeAffinitySchedulingStrategy(node, soft=False) for node in sorted(alive - {node_here()})]
     asked = [read.options(scheduling_strategy=node, **options).remote(run_dir, trial_ids, before) for node in nodes]
-    answered = ray.wait(asked, num_returns=len(asked), timeout=LEFT_TIMEOUT_S)[0] if asked else []
+    answered = ray.wait(asked, num_returns=len(asked), timeout=within_s)[0] if asked else []
     for ref in answered:
         with suppress(RayError):
-            yield from ray.get(ref)
+            yield ray.get(ref)
 
 
-def _left_here(run_dir: Path, trial_ids: Sequence[str], before: int) -> list[tuple[str, bytes]]:
-    return list(RunDir(run_dir).left_in_spools(trial_ids, before))
+def _left_here(run_dir: Path, trial_ids: Sequence[str], before: int) -> tuple[str, list[tuple[str, bytes]]]:
+    return socket.gethostname(), list(RunDir(run_dir).left_in_spools(trial_ids, before))
 
 
 def _until_none_is_left(beginning: str) -> None:

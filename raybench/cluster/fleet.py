@@ -43,8 +43,6 @@ START_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 10.0
 LEAD_S = 0.15
 DRAIN_S = 30.0
-"""How long requests in flight are waited for once the run is to end."""
-
 NAMESPACE = "raybench"
 HEAD = "node:__internal_head__"
 OBJECT_STORE_BYTES = 512 * 2**20
@@ -55,7 +53,7 @@ class Played:
     """What a trial left: its rows, what each actor said of itself, and the actors that went away.
 
     `loss` says what is not known of the latter; see `losses.Loss`. `failure` is the error that one of them ended
-    with, to be raised once the rows are safe.
+    with, to be raised once the rows are safe. `t0_bound_ms` is the most that any of them may have been off T0.
     """
 
     rows: pa.Table
@@ -63,6 +61,7 @@ class Played:
     lost: tuple[str, ...]
     loss: dict[str, int] | None = None
     failure: Exception | None = None
+    t0_bound_ms: float = 0.0
 
 
 @contextmanager
@@ -124,19 +123,27 @@ class Crew:
     """The load actors of one endpoint; they play its trials one after another."""
 
     def __init__(
-        self, posts: Sequence[Post], turn: int = 0, *, here: bool = False, silence_s: float = SILENCE_S
+        self,
+        posts: Sequence[Post],
+        turn: int = 0,
+        *,
+        here: bool = False,
+        silence_s: float = SILENCE_S,
+        drain_s: float = DRAIN_S,
     ) -> None:
         """Takes the cores for load in turn, from the `turn`-th on; with `here`, all actors stand on this node.
 
-        Whoever says nothing for `silence_s` in a trial is lost; before a trial, replaced.
+        Whoever says nothing for `silence_s` in a trial is lost; before a trial, replaced. `drain_s` is how long
+        requests in flight are waited for once the run is to end.
         """
-        self._turn, self._here, self._left, self._silence_s = turn, here, set[str](), silence_s
+        self._turn, self._here, self._left = turn, here, set[str]()
+        self._silence_s, self._drain_s = silence_s, drain_s
         self.posts = list(posts)
         self.about: list[dict[str, Any]] = [{} for _ in posts]
         self.nodes = [""] * len(posts)
         self._name = secrets.token_hex(3)
         self._actors = [self._enlist(post) for post in posts]
-        self._offsets_ns = [0] * len(posts)
+        self._offsets_ns, self._t0_bound_ms = [0] * len(posts), 0.0
         self._pools: dict[str, Any] = {}
         self._gone: set[int] = set()
         self._stopped = self._killed = False
@@ -212,10 +219,11 @@ class Crew:
         asked = {place: actor for place, actor in enumerate(self._actors) if place not in self._gone}
         found = offsets(asked, self._silence_s)
         self._gone |= asked.keys() - found.keys()
+        self._t0_bound_ms = 0.0
         for place, (rtt_ns, offset_ns) in found.items():
             self._offsets_ns[place] = offset_ns
-            clock = {"clock_offset_ms": offset_ns / 1e6, "clock_bound_ms": rtt_ns / 2e6}
-            self.about[place] = self.about[place] | clock
+            self._t0_bound_ms = max(self._t0_bound_ms, rtt_ns / 2e6)
+            self.about[place] = self.about[place] | {"clock_offset_ms": offset_ns / 1e6}
 
     def play(self, trial: Trial, seed: int, seen: Callable[[pa.Table], None]) -> Played:
         """Plays one trial with prompts drawn by `seed`; `seen` gets every batch as it comes.
@@ -232,7 +240,7 @@ class Crew:
             streams[actor.play.options(num_returns="streaming").remote(part)] = index
         rows, told, gone, failure = collect(streams, seen, self._silence_s, self.drain, self._let_go)
         if not gone:
-            return Played(rows, told, ())
+            return Played(rows, told, (), t0_bound_ms=self._t0_bound_ms)
         self._gone |= gone
         places = sorted(gone)
         found = recovered(trial.trial_id, {place: (self.posts[place], self.nodes[place]) for place in places})
@@ -240,7 +248,8 @@ class Crew:
             losses.Lost(self.posts[place], str(self.about[place].get("host", "")), place in found) for place in places
         ]
         loss = losses.complete(trial, lost, [rows, *found.values()], stopped=self._stopped)
-        return Played(loss.rows, told, tuple(one.post.name for one in lost), loss.as_dict(), failure)
+        names = tuple(one.post.name for one in lost)
+        return Played(loss.rows, told, names, loss.as_dict(), failure, self._t0_bound_ms)
 
     def ask(self, method: str, *args: Any) -> list[Any]:
         """Calls a method of every actor; the references to their answers."""
@@ -256,9 +265,9 @@ class Crew:
         self.ask("stop")
 
     def drain(self) -> None:
-        """Stops for good: what is in flight in `DRAIN_S` is given up, and its rows say so."""
+        """Stops for good: what is in flight for too long after is given up, and its rows say so."""
         self._stopped = True
-        self.ask("stop", DRAIN_S)
+        self.ask("stop", self._drain_s)
 
     def kill(self) -> None:
         """Ends every actor at once; what they wrote stays, and `play` returns with it."""

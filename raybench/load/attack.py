@@ -108,7 +108,7 @@ class Attack(Generic[R]):
     def stop(self, within_s: float | None = None) -> None:
         """Plans nothing more; what is in flight is waited for, `within_s` at most from when that is first said."""
         self._stopped = True
-        if within_s is not None and self._giving_up is None:
+        if within_s is not None and self._giving_up is None and not self._sealed:
             self._giving_up = asyncio.get_running_loop().call_later(within_s, self.client.give_up)
 
     async def closed(self, slots: int, think_time_ns: int = 0) -> None:

@@ -186,8 +186,8 @@ def method(view: View) -> dict[str, Any]:
     senders = {text.clean(actor.get("host")) for actor in actors}
     if others := sorted(senders - {text.clean(host["host"]) for host in manifest["hosts"]}):
         hosts += f"; load actors on {spoken.listed(others)}"
-    if bounds := [actor["clock_bound_ms"] for actor in actors if actor.get("clock_bound_ms") is not None]:
-        hosts += f"; every load actor knew T0 within {max(bounds):.1f} ms"
+    if bound_ms := max((trial.get("t0_bound_ms") or 0.0 for trial in manifest["trials"]), default=0.0):
+        hosts += f"; every load actor knew each T0 within {bound_ms:.1f} ms"
     payloads = "; ".join(
         f"{text.clean(payload['name'])}: {payload['kept']:,} prompts from "
         f"{spoken.listed([text.clean(name) for name in payload['datasets']])}, counted by {payload['tokens_source']}"
