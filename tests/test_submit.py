@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -31,11 +31,12 @@ from waiting import until
 
 from raybench import __version__
 from raybench.cli import app
-from raybench.cluster import environment
+from raybench.cluster import environment, jobs
 from raybench.cluster import submit as submitting
 from raybench.cluster.frames import FRAME, ship, unpack
+from raybench.cluster.jobs import is_open
 from raybench.cluster.monitor import Screen
-from raybench.cluster.submit import _is_open, _submit, pack
+from raybench.cluster.submit import _submit, pack
 from raybench.config import load_config
 from raybench.errors import ClusterError, InfrastructureError, InputError
 from raybench.rundir import RunDir
@@ -198,10 +199,10 @@ class Jobs:
 
 
 def test_the_same_config_submitted_twice_runs_in_two_directories() -> None:
-    jobs: Any = Jobs()
+    taking: Any = Jobs()
     for _ in range(2):
-        _submit(jobs, "package", Path("tiny.yaml"), None)
-    first, second = (words[words.index("--out") + 1] for words in jobs.entries)
+        _submit(taking, "package", Path("tiny.yaml"), None)
+    first, second = (words[words.index("--out") + 1] for words in taking.entries)
     assert first != second
 
 
@@ -245,8 +246,8 @@ LOST_SIGHT = "lost sight of job-1, which `raybench attach job-1` follows again"
 def test_a_job_that_is_out_of_sight_or_dead_is_one_line_that_says_what_can_be_done(
     job: Followed, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submitting, "_client", lambda _: job)
-    monkeypatch.setattr(submitting, "_is_open", lambda _: False)
+    monkeypatch.setattr(jobs, "client", lambda _: job)
+    monkeypatch.setattr(jobs, "is_open", lambda _: False)
     with pytest.raises(ClusterError) as ended:
         submitting.submit(load_config(config(tmp_path)), "http://head:8265", tmp_path / "run", Screen())
     assert str(ended.value).startswith(said)
@@ -274,25 +275,92 @@ class Fronted(Asked):
     page = b"<html>log in first</html>"
 
 
-@pytest.mark.parametrize(("kind", "is_open"), [(Asked, True), (Refusing, False), (Fronted, False)])
-def test_a_jobs_api_that_answers_without_a_token_is_known(kind: type[Asked], is_open: bool) -> None:
+@pytest.mark.parametrize(("kind", "answers"), [(Asked, True), (Refusing, False), (Fronted, False)])
+def test_a_jobs_api_that_answers_without_a_token_is_known(kind: type[Asked], answers: bool) -> None:
     with HTTPServer(("127.0.0.1", 0), kind) as server:
         Thread(target=server.handle_request, daemon=True).start()
-        assert _is_open(f"http://127.0.0.1:{server.server_port}") is is_open
-    assert not _is_open(f"http://127.0.0.1:{server.server_port}"), "nobody is there any more"
+        assert is_open(f"http://127.0.0.1:{server.server_port}") is answers
+    assert not is_open(f"http://127.0.0.1:{server.server_port}"), "nobody is there any more"
 
 
-@pytest.mark.parametrize("is_open", [True, False])
-def test_submit_warns_in_one_line_where_no_token_is_asked_for(
-    is_open: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+class Stopping(Asked):
+    """Stops every job, and keeps which it was asked to."""
+
+    def do_POST(self) -> None:
+        assert isinstance(self.server, Cluster)
+        self.server.stopped.append(self.path)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"stopped": true}')
+
+
+class Cluster(ThreadingHTTPServer):
+    """A stand-in for the Jobs API of a cluster."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Stopping)
+        self.address = f"http://127.0.0.1:{self.server_port}"
+        self.stopped: list[str] = []
+
+
+@contextmanager
+def served() -> Iterator[Cluster]:
+    with Cluster() as made:
+        Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
+        try:
+            yield made
+        finally:
+            made.shutdown()
+
+
+def test_the_address_that_is_given_decides_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    with served() as given, served() as other:
+        for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+            monkeypatch.setenv(name, other.address)
+        assert jobs.client(given.address).stop_job("job-1")
+    assert (given.stopped, other.stopped) == (["/api/jobs/job-1/stop"], [])
+
+
+@pytest.mark.parametrize(
+    ("address", "allowed"),
+    [
+        ("127.0.0.1:8265", "write http://127.0.0.1:8265"),
+        ("head:8265", "write http://head:8265"),
+        ("auto", "write http://HOST:PORT"),
+        ("ray://head:10001", "write http://HOST:PORT"),
+        ("http://", "write http://HOST:PORT"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["submit", "attach", "stop"])
+def test_an_address_that_leads_to_no_jobs_api_is_refused_at_once(
+    verb: str, address: str, allowed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submitting, "_client", lambda _: Jobs())
-    monkeypatch.setattr(submitting, "_is_open", lambda _: is_open)
+    monkeypatch.chdir(tmp_path)
+    subject = str(config(tmp_path)) if verb == "submit" else "job-1"
+    refused = CliRunner().invoke(app, [verb, subject, "--address", address])
+    assert isinstance(refused.exception, InputError)
+    assert str(refused.exception) == f"--address: {address}: is no Ray Jobs API; {allowed}"
+
+
+def test_an_error_of_rays_own_is_one_line() -> None:
+    from ray.exceptions import RayError
+
+    with pytest.raises(ClusterError) as refused, jobs.failures("no Ray jobs at http://head:8265"):
+        raise RayError("Timed out\nwhile waiting for the GCS")
+    assert str(refused.value) == "no Ray jobs at http://head:8265: Timed out"
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_submit_warns_in_one_line_where_no_token_is_asked_for(
+    answers: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(jobs, "client", lambda _: Jobs())
+    monkeypatch.setattr(jobs, "is_open", lambda _: answers)
     monkeypatch.setattr(submitting, "_fetch", lambda *_: 0)
     submitting.submit(load_config(config(tmp_path)), "http://head:8265", tmp_path / "run", Screen())
     *warned, last = capsys.readouterr().err.splitlines()
     assert last.endswith("s  submitted job-1 to http://head:8265")
-    assert len(warned) == is_open
+    assert len(warned) == answers
     assert all("http://head:8265 asks for no token: whoever reaches it runs code there" in line for line in warned)
 
 

@@ -6,22 +6,18 @@ that are not shown (`frames.py`), so `attach` finds it there long after the job 
 """
 
 import asyncio
-import logging
 import os
 import secrets
 import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.request import urlopen
 
 from pydantic import BaseModel
 
-from raybench.cluster import environment
+from raybench.cluster import environment, jobs
 from raybench.cluster.frames import FRAME, unpack
 from raybench.cluster.monitor import Screen
 from raybench.config import Config, load_config
@@ -39,16 +35,8 @@ PLACE = "raybench-s3"
 ALWAYS = ("--address", "auto", "--ship")
 STOP_WAIT_S = 600
 """How long Ray waits between asking a job to stop and killing it: requests in flight, then the report."""
-LOOK_S = 10.0
 SHELL = 128
 """What a shell adds to the number of the signal that ended a command of its."""
-
-CHATTER = (
-    "ray.dashboard.modules.dashboard_sdk",
-    "ray.dashboard.modules.job.sdk",
-    "ray._private.runtime_env.packaging",
-)
-"""Loggers of Ray that tell each step of a submission; our own lines do."""
 
 
 def submit(config: Config, address: str, out: Path, screen: Screen, to: Prefix | None = None) -> int:
@@ -58,11 +46,11 @@ def submit(config: Config, address: str, out: Path, screen: Screen, to: Prefix |
     InterruptedRunError if we are interrupted, and then the job goes on.
     """
     free(out)
-    client = _client(address)
+    client = jobs.client(address)
     with tempfile.TemporaryDirectory(prefix="raybench-submit-") as folder:
         entry = pack(config, Path(folder))
         job = _submit(client, folder, entry, to)
-    if _is_open(client.get_address()):
+    if jobs.is_open(client.get_address()):
         screen.say(f"{address} asks for no token: whoever reaches it runs code there (docs/cluster.md: A token)")
     screen.say(f"submitted {job} to {address}")
     return _fetch(client, job, out, screen, to)
@@ -71,16 +59,16 @@ def submit(config: Config, address: str, out: Path, screen: Screen, to: Prefix |
 def attach(job: str, address: str, out: Path, screen: Screen) -> int:
     """Follows a job that was submitted before, from its first line, and ends as `submit` does."""
     free(out)
-    client = _client(address)
-    with _cluster_errors(f"no job {job!r} at {address}"):
+    client = jobs.client(address)
+    with jobs.failures(f"no job {job!r} at {address}"):
         about = client.get_job_info(job).metadata or {}
     return _fetch(client, job, out, screen, prefix(about[PLACE]) if PLACE in about else None)
 
 
 def stop(job: str, address: str) -> None:
     """Asks a job to drain and report what there is; it goes on until it has."""
-    client = _client(address)
-    with _cluster_errors(f"cannot stop {job}"):
+    client = jobs.client(address)
+    with jobs.failures(f"cannot stop {job}"):
         client.stop_job(job)
 
 
@@ -106,44 +94,11 @@ def pack(config: Config, folder: Path) -> Path:
     return entry
 
 
-def _client(address: str) -> "JobSubmissionClient":
-    environment.prepare(local=False)
-    from ray.job_submission import JobSubmissionClient
-
-    with _cluster_errors(f"no Ray jobs at {address}"):
-        client = JobSubmissionClient(address)
-    for name in CHATTER:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return client
-
-
-def _is_open(address: str) -> bool:
-    """Whether the Jobs API at `address` answers who shows no token."""
-    with suppress(OSError, HTTPException), urlopen(f"{address}/api/version", timeout=LOOK_S) as answer:  # noqa: S310
-        return b"ray_version" in answer.read()  # and not somebody's page to log in
-    return False
-
-
-@contextmanager
-def _cluster_errors(what: str) -> Iterator[None]:
-    """Turns what the Jobs API raises into a ClusterError of one line."""
-    from aiohttp import ClientError
-    from ray.exceptions import AuthenticationError
-
-    try:
-        yield
-    except AuthenticationError:
-        hint = f"set {environment.AUTH_MODE}=token and {environment.TOKEN_PATH} to the file with the cluster's token"
-        raise ClusterError(f"{what}: it wants another token than ours; {hint}") from None
-    except (OSError, RuntimeError, ValueError, ClientError) as error:
-        raise ClusterError(f"{what}: {(str(error).strip() or type(error).__name__).splitlines()[0]}") from None
-
-
 def _submit(client: "JobSubmissionClient", folder: str, entry: Path, to: Prefix | None) -> str:
     environ = {**environment.SETTINGS, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
     out = str(to or f"run-{secrets.token_hex(4)}")  # Ray unpacks what it was sent before where it is already
     words = ["python", "-m", "raybench", "run", str(entry), *ALWAYS, "--out", out]
-    with _cluster_errors("the cluster does not take the job"):
+    with jobs.failures("the cluster does not take the job"):
         return client.submit_job(
             entrypoint=shlex.join(words),
             runtime_env={"working_dir": folder, "env_vars": environ},
@@ -154,7 +109,7 @@ def _submit(client: "JobSubmissionClient", folder: str, entry: Path, to: Prefix 
 def _fetch(client: "JobSubmissionClient", job: str, out: Path, screen: Screen, to: Prefix | None) -> int:
     """Follows a job to its end, brings its run directory, and returns its exit code."""
     try:
-        with _cluster_errors(_lost_sight(job)):
+        with jobs.failures(_lost_sight(job)):
             frames = asyncio.run(_follow(client, job, screen))
     except KeyboardInterrupt:
         raise InterruptedRunError(
@@ -212,7 +167,7 @@ def _lost_sight(job: str) -> str:
 
 
 def _details(client: "JobSubmissionClient", job: str) -> "JobDetails":
-    with _cluster_errors(f"no word of how {job} ended"):
+    with jobs.failures(f"no word of how {job} ended"):
         return client.get_job_info(job)
 
 
