@@ -14,9 +14,9 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -38,8 +38,9 @@ from raybench.cluster.jobs import is_open
 from raybench.cluster.monitor import Screen
 from raybench.cluster.submit import _submit, pack
 from raybench.config import load_config
-from raybench.errors import ClusterError, InfrastructureError, InputError
+from raybench.errors import ClusterError, InfrastructureError, InputError, InterruptedRunError, RaybenchError
 from raybench.rundir import RunDir
+from raybench.s3 import Prefix, prefix
 
 CONFIG = """\
 name: tiny
@@ -184,11 +185,11 @@ def test_lines_that_are_cut_short_leave_nothing(tmp_path: Path, cut: int) -> Non
     assert not (tmp_path / "out").exists()
 
 
+@dataclass
 class Jobs:
     """Takes jobs as Ray's client does, and keeps their entry points."""
 
-    def __init__(self) -> None:
-        self.entries: list[list[str]] = []
+    entries: list[list[str]] = field(default_factory=list, kw_only=True)
 
     def submit_job(self, entrypoint: str, **_: object) -> str:
         self.entries.append(shlex.split(entrypoint))
@@ -206,51 +207,150 @@ def test_the_same_config_submitted_twice_runs_in_two_directories() -> None:
     assert first != second
 
 
+@dataclass
 class Followed(Jobs):
-    """Shows a line of its jobs and then no more, since it is `broken` or because the other side ended it."""
+    """Shows the log of its job and then no more, since it is `broken` or because the other side ended it.
 
-    def __init__(self, broken: Exception | None = None, status: str = "RUNNING", code: int | None = None) -> None:
-        super().__init__()
-        self.broken, self.status, self.code = broken, status, code
+    The job is in its `state` once it was looked at `late` times.
+    """
+
+    state: str = "RUNNING"
+    code: int | None = None
+    broken: BaseException | None = None
+    log: str = "measuring\n"
+    late: int = 0
+    environ: Mapping[str, str] = field(default_factory=dict)
 
     async def tail_job_logs(self, _: str) -> AsyncIterator[str]:
-        yield "measuring\n"
+        yield self.log
         if self.broken:
             raise self.broken
 
     def get_job_info(self, _: str) -> Any:
         from ray.job_submission import JobDetails, JobStatus, JobType
 
-        said: dict[str, Any] = {"status": JobStatus(self.status), "driver_exit_code": self.code}
-        return JobDetails(type=JobType.SUBMISSION, entrypoint="", **said)
+        self.late -= 1
+        state = JobStatus(self.state if self.late < 0 else "RUNNING")
+        return JobDetails(
+            type=JobType.SUBMISSION,
+            entrypoint="",
+            status=state,
+            driver_exit_code=self.code if state.is_terminal() else None,
+            runtime_env={"env_vars": self.environ},
+        )
+
+    def stop_job(self, _: str) -> bool:
+        return self.state == "RUNNING"
+
+
+def frames(folder: Path) -> list[str]:
+    """The log lines of a run directory, more than one of them."""
+    made = folder / "made"
+    made.mkdir()
+    (made / "run.json").write_text(secrets.token_hex(20_000))
+    return [f"{line}\n" for line in ship(made)]
+
+
+@pytest.fixture
+def followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """`submit` of a job that is given."""
+
+    def follow(job: Followed, address: str = jobs.JOBS, to: Prefix | None = None) -> int:
+        monkeypatch.setattr(jobs, "client", lambda _: job)
+        return submitting.submit(load_config(config(tmp_path)), address, tmp_path / "run", Screen(), to)
+
+    monkeypatch.setattr(jobs, "is_open", lambda _: False)
+    monkeypatch.setattr(submitting, "LOOK_S", 0.0)
+    return follow
 
 
 LOST_SIGHT = "lost sight of job-1, which `raybench attach job-1` follows again"
+KILLED = "job-1 was killed (signal 9): what it measured is in its run directory"
 
 
 @pytest.mark.parametrize(
     ("job", "said"),
     [
-        (Followed(ConnectionResetError("reset by peer")), f"{LOST_SIGHT}: reset by peer"),
-        (Followed(ServerDisconnectedError()), f"{LOST_SIGHT}: Server disconnected"),
+        (Followed(broken=ConnectionResetError("reset by peer")), f"{LOST_SIGHT}: reset by peer"),
+        (Followed(broken=ServerDisconnectedError()), f"{LOST_SIGHT}: Server disconnected"),
         (Followed(), LOST_SIGHT),
-        (Followed(status="FAILED"), "job-1 failed: no reason given"),
-        (Followed(status="FAILED", code=-9), "job-1 was killed (signal 9): what it measured is in its run directory"),
-        (
-            Followed(status="FAILED", code=137),
-            "job-1 was killed (signal 9): what it measured is in its run directory",
-        ),
+        (Followed("FAILED"), "job-1 failed: no reason given"),
+        (Followed("FAILED", -9), KILLED),
+        (Followed("FAILED", 137), KILLED),
     ],
     ids=["reset", "disconnected", "closed", "failed", "killed", "killed below a shell"],
 )
+@pytest.mark.parametrize("framed", [False, True])
 def test_a_job_that_is_out_of_sight_or_dead_is_one_line_that_says_what_can_be_done(
-    job: Followed, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: Followed,
+    said: str,
+    framed: bool,
+    followed: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(jobs, "client", lambda _: job)
-    monkeypatch.setattr(jobs, "is_open", lambda _: False)
+    log = job.log + framed * "".join(frames(tmp_path))[:-5000]  # in the middle of a line
     with pytest.raises(ClusterError) as ended:
-        submitting.submit(load_config(config(tmp_path)), "http://head:8265", tmp_path / "run", Screen())
+        followed(replace(job, log=log, entries=[]))
     assert str(ended.value).startswith(said)
+    assert not (tmp_path / "run").exists()
+    assert FRAME not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("state", "code"), [("RUNNING", None), ("FAILED", -9), ("STOPPED", None), ("SUCCEEDED", 0)])
+def test_the_run_directory_comes_from_s3_only_when_the_run_is_over(
+    state: str, code: int | None, followed: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitting, "Store", lambda to: to)
+    monkeypatch.setattr(submitting, "fetch", lambda _, out: out.mkdir())
+    with suppress(RaybenchError):
+        followed(Followed(state, code), to=prefix("s3://bucket/monday"))
+    assert (tmp_path / "run").exists() is (state != "RUNNING")
+
+
+def test_a_job_that_ends_a_moment_after_its_log_is_not_lost_from_sight(
+    followed: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitting, "LOOK_S", 60.0)
+    monkeypatch.setattr(submitting, "LOOK_EVERY_S", 0.0)
+    assert followed(Followed("FAILED", 3, late=2, log="".join(frames(tmp_path)))) == 3
+    assert files(tmp_path / "run") == files(tmp_path / "made")
+
+
+def test_a_run_directory_that_comes_in_part_is_an_error_of_a_job_that_returned(
+    followed: Callable[..., int], tmp_path: Path
+) -> None:
+    with pytest.raises(InfrastructureError, match="did not come back whole"):
+        followed(Followed("SUCCEEDED", 0, log="".join(frames(tmp_path)[:-1])))
+
+
+@pytest.mark.parametrize("code", [193, 255])
+def test_an_exit_code_beyond_every_signal_is_passed_on(code: int, followed: Callable[..., int]) -> None:
+    assert followed(Followed("FAILED", code)) == code
+
+
+@pytest.mark.parametrize("address", [jobs.JOBS, "http://head:8265"])
+def test_what_can_be_typed_next_leads_to_the_same_cluster(address: str, followed: Callable[..., int]) -> None:
+    there = "" if address == jobs.JOBS else " --address http://head:8265"
+    with pytest.raises(ClusterError) as lost:
+        followed(Followed(), address)
+    assert str(lost.value) == f"lost sight of job-1, which `raybench attach job-1{there}` follows again"
+    with pytest.raises(InterruptedRunError) as left:
+        followed(Followed(broken=KeyboardInterrupt()), address)
+    attach, stop = f"`raybench attach job-1{there}`", f"`raybench stop job-1{there}`"
+    assert str(left.value) == f"job-1 goes on without us: {attach} follows it again, {stop} ends it"
+
+
+def test_ctrl_c_at_any_time_after_the_job_was_taken_names_it(
+    followed: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: str) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "is_open", interrupted)
+    with pytest.raises(InterruptedRunError, match="job-1 goes on without us: `raybench attach job-1`"):
+        followed(Followed())
+    assert capsys.readouterr().err.endswith(f"s  submitted job-1 to {jobs.JOBS}\n")
 
 
 class Asked(BaseHTTPRequestHandler):
@@ -358,8 +458,8 @@ def test_submit_warns_in_one_line_where_no_token_is_asked_for(
     monkeypatch.setattr(jobs, "is_open", lambda _: answers)
     monkeypatch.setattr(submitting, "_fetch", lambda *_: 0)
     submitting.submit(load_config(config(tmp_path)), "http://head:8265", tmp_path / "run", Screen())
-    *warned, last = capsys.readouterr().err.splitlines()
-    assert last.endswith("s  submitted job-1 to http://head:8265")
+    first, *warned = capsys.readouterr().err.splitlines()
+    assert first.endswith("s  submitted job-1 to http://head:8265")
     assert len(warned) == answers
     assert all("http://head:8265 asks for no token: whoever reaches it runs code there" in line for line in warned)
 

@@ -72,3 +72,8 @@ def failures(what: str) -> Iterator[None]:
         raise ClusterError(f"{what}: it wants another token than ours; {hint}") from None
     except (OSError, RuntimeError, ValueError, ClientError, RayError) as error:
         raise ClusterError(f"{what}: {(str(error).strip() or type(error).__name__).splitlines()[0]}") from None
+
+
+def command(verb: str, job: str, address: str) -> str:
+    """What to type to have to do with a job again."""
+    return f"`raybench {verb} {job}`" if address == JOBS else f"`raybench {verb} {job} --address {address}`"

@@ -11,7 +11,9 @@ import secrets
 import shlex
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +37,11 @@ PLACE = "raybench-s3"
 ALWAYS = ("--address", "auto", "--ship")
 STOP_WAIT_S = 600
 """How long Ray waits between asking a job to stop and killing it: requests in flight, then the report."""
-SHELL = 128
-"""What a shell adds to the number of the signal that ended a command of its."""
+LOOK_S, LOOK_EVERY_S = 10.0, 0.5
+"""How long and how often we look whether a job has ended after its log has."""
+
+SHELL, SIGNALS = 128, 64
+"""What a shell adds to the number of the signal that ended a command of its, and how many signals there are."""
 
 
 def submit(config: Config, address: str, out: Path, screen: Screen, to: Prefix | None = None) -> int:
@@ -50,10 +55,11 @@ def submit(config: Config, address: str, out: Path, screen: Screen, to: Prefix |
     with tempfile.TemporaryDirectory(prefix="raybench-submit-") as folder:
         entry = pack(config, Path(folder))
         job = _submit(client, folder, entry, to)
-    if jobs.is_open(client.get_address()):
-        screen.say(f"{address} asks for no token: whoever reaches it runs code there (docs/cluster.md: A token)")
     screen.say(f"submitted {job} to {address}")
-    return _fetch(client, job, out, screen, to)
+    with _left_alone(job, address):
+        if jobs.is_open(client.get_address()):
+            screen.say(f"{address} asks for no token: whoever reaches it runs code there (docs/cluster.md: A token)")
+    return _fetch(client, job, address, out, screen, to)
 
 
 def attach(job: str, address: str, out: Path, screen: Screen) -> int:
@@ -62,7 +68,7 @@ def attach(job: str, address: str, out: Path, screen: Screen) -> int:
     client = jobs.client(address)
     with jobs.failures(f"no job {job!r} at {address}"):
         about = client.get_job_info(job).metadata or {}
-    return _fetch(client, job, out, screen, prefix(about[PLACE]) if PLACE in about else None)
+    return _fetch(client, job, address, out, screen, prefix(about[PLACE]) if PLACE in about else None)
 
 
 def stop(job: str, address: str) -> None:
@@ -106,19 +112,46 @@ def _submit(client: "JobSubmissionClient", folder: str, entry: Path, to: Prefix 
         )
 
 
-def _fetch(client: "JobSubmissionClient", job: str, out: Path, screen: Screen, to: Prefix | None) -> int:
+def _fetch(
+    client: "JobSubmissionClient", job: str, address: str, out: Path, screen: Screen, to: Prefix | None
+) -> int:
     """Follows a job to its end, brings its run directory, and returns its exit code."""
-    try:
-        with jobs.failures(_lost_sight(job)):
-            frames = asyncio.run(_follow(client, job, screen))
-    except KeyboardInterrupt:
-        raise InterruptedRunError(
-            f"{job} goes on without us: `raybench attach {job}` follows it again, `raybench stop {job}` ends it"
-        ) from None
-    if to and not frames and _details(client, job).driver_exit_code == InputError.exit_code:
+    lost_sight = f"lost sight of {job}, which {jobs.command('attach', job, address)} follows again"
+    with _left_alone(job, address), jobs.failures(lost_sight):
+        frames = asyncio.run(_follow(client, job, screen))
+        details = _ended(client, job)
+    if not details.status.is_terminal():
+        raise ClusterError(lost_sight)
+    if to and not frames and details.driver_exit_code == InputError.exit_code:
         to = None  # nothing was started: what is there is another run
+    try:
+        code = _exit_code(job, details)
+    except RaybenchError:
+        try:
+            _bring(frames, to, out, screen)
+        except RaybenchError as error:
+            screen.say(str(error))  # how the job ended says why
+        raise
     _bring(frames, to, out, screen)
-    return _exit_code(client, job)
+    return code
+
+
+@contextmanager
+def _left_alone(job: str, address: str) -> Iterator[None]:
+    """Turns Ctrl-C into what can be done with a job that goes on without us."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        attach, stop = (jobs.command(verb, job, address) for verb in ("attach", "stop"))
+        raise InterruptedRunError(f"{job} goes on without us: {attach} follows it again, {stop} ends it") from None
+
+
+def _ended(client: "JobSubmissionClient", job: str) -> "JobDetails":
+    """What there is to say of a job whose log has ended; the job itself may take a moment more."""
+    until_s = time.monotonic() + LOOK_S
+    while not (details := client.get_job_info(job)).status.is_terminal() and time.monotonic() < until_s:
+        time.sleep(LOOK_EVERY_S)
+    return details
 
 
 def _bring(frames: list[str], to: Prefix | None, out: Path, screen: Screen) -> None:
@@ -150,7 +183,7 @@ async def _follow(client: "JobSubmissionClient", job: str, screen: Screen) -> li
                 frames.append(line)
             else:
                 screen.console.print(line, markup=False)
-    if rest:
+    if rest and not rest.startswith(FRAME):
         screen.console.print(rest, markup=False)
     return frames
 
@@ -159,21 +192,11 @@ def _signal(code: int) -> int:
     """The signal that ended a job's process, as Ray or the shell between them says it; 0 if none did."""
     if code < 0:
         return -code
-    return code - SHELL if SHELL < code != InterruptedRunError.exit_code else 0
+    return code - SHELL if SHELL < code <= SHELL + SIGNALS and code != InterruptedRunError.exit_code else 0
 
 
-def _lost_sight(job: str) -> str:
-    return f"lost sight of {job}, which `raybench attach {job}` follows again"
-
-
-def _details(client: "JobSubmissionClient", job: str) -> "JobDetails":
-    with jobs.failures(f"no word of how {job} ended"):
-        return client.get_job_info(job)
-
-
-def _exit_code(client: "JobSubmissionClient", job: str) -> int:
+def _exit_code(job: str, details: "JobDetails") -> int:
     """What the job's process returned; Ray keeps no code for one that it was asked to stop."""
-    details = _details(client, job)
     code = details.driver_exit_code
     if code is not None and (killed_by := _signal(code)):
         raise ClusterError(
@@ -182,8 +205,6 @@ def _exit_code(client: "JobSubmissionClient", job: str) -> int:
         )
     if code is not None:
         return code
-    if not details.status.is_terminal():
-        raise ClusterError(_lost_sight(job))
     status = str(details.status.value)
     if status == "SUCCEEDED":
         return 0
