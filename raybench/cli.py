@@ -120,9 +120,10 @@ def attach(job: JobId, out: Out = None, address: Jobs = JOBS) -> None:
 @app.command()
 def stop(job: JobId, address: Jobs = JOBS) -> None:
     """Ask a submitted job to drain and report what there is."""
+    from raybench.cluster.monitor import Screen
     from raybench.cluster.submit import stop as ask
 
-    ask(job, address)
+    ask(job, address, Screen())
 
 
 @app.command()

@@ -187,12 +187,14 @@ def test_lines_that_are_cut_short_leave_nothing(tmp_path: Path, cut: int) -> Non
 
 @dataclass
 class Jobs:
-    """Takes jobs as Ray's client does, and keeps their entry points."""
+    """Takes jobs as Ray's client does, and keeps their entry points and the last one's environment."""
 
     entries: list[list[str]] = field(default_factory=list, kw_only=True)
+    environ: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
-    def submit_job(self, entrypoint: str, **_: object) -> str:
+    def submit_job(self, entrypoint: str, runtime_env: Mapping[str, Any], **_: object) -> str:
         self.entries.append(shlex.split(entrypoint))
+        self.environ = runtime_env["env_vars"]
         return f"job-{len(self.entries)}"
 
     def get_address(self) -> str:
@@ -219,7 +221,6 @@ class Followed(Jobs):
     broken: BaseException | None = None
     log: str = "measuring\n"
     late: int = 0
-    environ: Mapping[str, str] = field(default_factory=dict)
 
     async def tail_job_logs(self, _: str) -> AsyncIterator[str]:
         yield self.log
@@ -351,6 +352,40 @@ def test_ctrl_c_at_any_time_after_the_job_was_taken_names_it(
     with pytest.raises(InterruptedRunError, match="job-1 goes on without us: `raybench attach job-1`"):
         followed(Followed())
     assert capsys.readouterr().err.endswith(f"s  submitted job-1 to {jobs.JOBS}\n")
+
+
+WAITS = {"RAY_JOB_STOP_WAIT_TIME_S": "600"}
+
+
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        (Followed(environ=WAITS), []),
+        (
+            Followed(),
+            [
+                "Ray by default kills job-1 in 3 s, drained or not; `ray job submit --runtime-env-json "
+                """'{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "600"}}' …` leaves it the time"""
+            ],
+        ),
+        (Followed("SUCCEEDED", environ=WAITS), ["job-1 was not running; its state is SUCCEEDED"]),
+        (Followed("FAILED"), ["job-1 was not running; its state is FAILED"]),
+    ],
+    ids=["drains", "is killed", "succeeded", "failed"],
+)
+def test_stop_says_when_a_job_will_not_drain_or_has_ended(
+    job: Followed, said: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(jobs, "client", lambda _: job)
+    stopped = CliRunner().invoke(app, ["stop", "job-1"])
+    assert stopped.exit_code == 0
+    assert [line.split(" s  ", 1)[1] for line in stopped.stderr.splitlines()] == said
+
+
+def test_a_job_of_ours_is_submitted_with_time_to_drain() -> None:
+    taking: Any = Jobs()
+    _submit(taking, "package", Path("tiny.yaml"), None)
+    assert taking.environ.items() >= WAITS.items()
 
 
 class Asked(BaseHTTPRequestHandler):
@@ -666,8 +701,9 @@ print(JobSubmissionClient(sys.argv[1]).get_job_logs(sys.argv[2]))
 """
 STOP = """\
 import sys
+from raybench.cluster.monitor import Screen
 from raybench.cluster.submit import stop
-stop(sys.argv[2], sys.argv[1])
+stop(sys.argv[2], sys.argv[1], Screen())
 """
 ATTACH = """\
 import sys

@@ -6,6 +6,7 @@ that are not shown (`frames.py`), so `attach` finds it there long after the job 
 """
 
 import asyncio
+import json
 import os
 import secrets
 import shlex
@@ -35,7 +36,7 @@ PLACE = "raybench-s3"
 """The job's metadata say under this where in S3 its run directory is."""
 
 ALWAYS = ("--address", "auto", "--ship")
-STOP_WAIT_S = 600
+STOP_WAIT = {"RAY_JOB_STOP_WAIT_TIME_S": "600"}
 """How long Ray waits between asking a job to stop and killing it: requests in flight, then the report."""
 LOOK_S, LOOK_EVERY_S = 10.0, 0.5
 """How long and how often we look whether a job has ended after its log has."""
@@ -55,7 +56,7 @@ def submit(config: Config, address: str, out: Path, screen: Screen, to: Prefix |
     with tempfile.TemporaryDirectory(prefix="raybench-submit-") as folder:
         entry = pack(config, Path(folder))
         job = _submit(client, folder, entry, to)
-    screen.say(f"submitted {job} to {address}")
+        screen.say(f"submitted {job} to {address}")
     with _left_alone(job, address):
         if jobs.is_open(client.get_address()):
             screen.say(f"{address} asks for no token: whoever reaches it runs code there (docs/cluster.md: A token)")
@@ -71,11 +72,18 @@ def attach(job: str, address: str, out: Path, screen: Screen) -> int:
     return _fetch(client, job, address, out, screen, prefix(about[PLACE]) if PLACE in about else None)
 
 
-def stop(job: str, address: str) -> None:
-    """Asks a job to drain and report what there is; it goes on until it has."""
+def stop(job: str, address: str, screen: Screen) -> None:
+    """Asks a job to drain and report what there is; it goes on until it has. Says so where it will not."""
     client = jobs.client(address)
     with jobs.failures(f"cannot stop {job}"):
-        client.stop_job(job)
+        was_running = client.stop_job(job)
+        details = client.get_job_info(job)
+    environ = (details.runtime_env or {}).get("env_vars") or {}
+    if not was_running:
+        screen.say(f"{job} was not running; its state is {details.status.value}")
+    elif not STOP_WAIT.keys() & environ.keys():
+        hint = f"--runtime-env-json '{json.dumps({'env_vars': STOP_WAIT})}'"
+        screen.say(f"Ray by default kills {job} in 3 s, drained or not; `ray job submit {hint} …` leaves it the time")
 
 
 def pack(config: Config, folder: Path) -> Path:
@@ -101,7 +109,7 @@ def pack(config: Config, folder: Path) -> Path:
 
 
 def _submit(client: "JobSubmissionClient", folder: str, entry: Path, to: Prefix | None) -> str:
-    environ = {**environment.SETTINGS, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
+    environ = environment.SETTINGS | STOP_WAIT
     out = str(to or f"run-{secrets.token_hex(4)}")  # Ray unpacks what it was sent before where it is already
     words = ["python", "-m", "raybench", "run", str(entry), *ALWAYS, "--out", out]
     with jobs.failures("the cluster does not take the job"):
