@@ -9,6 +9,7 @@ import typer
 
 from raybench import __version__
 from raybench.cluster import environment
+from raybench.cluster.jobs import JOBS
 from raybench.errors import RaybenchError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-JOBS = "http://127.0.0.1:8265"
 HOME = environment.home()
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML config file.", show_default=False)]
@@ -32,7 +32,7 @@ RunDirectory = Annotated[
 ]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)]
 Cluster = Annotated[str, typer.Option(help="Ray cluster: local, auto, or HOST:PORT; in a Ray job its own, by auto.")]
-Jobs = Annotated[str, typer.Option(help="The cluster's Ray Jobs API.")]
+Jobs = Annotated[str, typer.Option(help="The cluster's Ray Jobs API, http://HOST:PORT.")]
 Out = Annotated[Path | None, typer.Option(help="Run directory to make; default runs/NAME-TIME.", show_default=False)]
 Place = Annotated[
     str | None,
@@ -120,9 +120,10 @@ def attach(job: JobId, out: Out = None, address: Jobs = JOBS) -> None:
 @app.command()
 def stop(job: JobId, address: Jobs = JOBS) -> None:
     """Ask a submitted job to drain and report what there is."""
+    from raybench.cluster.monitor import Screen
     from raybench.cluster.submit import stop as ask
 
-    ask(job, address)
+    ask(job, address, Screen())
 
 
 @app.command()

@@ -14,10 +14,10 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -31,14 +31,16 @@ from waiting import until
 
 from raybench import __version__
 from raybench.cli import app
-from raybench.cluster import environment
+from raybench.cluster import environment, jobs
 from raybench.cluster import submit as submitting
 from raybench.cluster.frames import FRAME, ship, unpack
+from raybench.cluster.jobs import is_open
 from raybench.cluster.monitor import Screen
-from raybench.cluster.submit import _is_open, _submit, pack
+from raybench.cluster.submit import _submit, pack
 from raybench.config import load_config
-from raybench.errors import ClusterError, InfrastructureError, InputError
+from raybench.errors import ClusterError, InfrastructureError, InputError, InterruptedRunError, RaybenchError
 from raybench.rundir import RunDir
+from raybench.s3 import Prefix, prefix
 
 CONFIG = """\
 name: tiny
@@ -183,14 +185,16 @@ def test_lines_that_are_cut_short_leave_nothing(tmp_path: Path, cut: int) -> Non
     assert not (tmp_path / "out").exists()
 
 
+@dataclass
 class Jobs:
-    """Takes jobs as Ray's client does, and keeps their entry points."""
+    """Takes jobs as Ray's client does, and keeps their entry points and the last one's environment."""
 
-    def __init__(self) -> None:
-        self.entries: list[list[str]] = []
+    entries: list[list[str]] = field(default_factory=list, kw_only=True)
+    environ: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
-    def submit_job(self, entrypoint: str, **_: object) -> str:
+    def submit_job(self, entrypoint: str, runtime_env: Mapping[str, Any], **_: object) -> str:
         self.entries.append(shlex.split(entrypoint))
+        self.environ = runtime_env["env_vars"]
         return f"job-{len(self.entries)}"
 
     def get_address(self) -> str:
@@ -198,58 +202,190 @@ class Jobs:
 
 
 def test_the_same_config_submitted_twice_runs_in_two_directories() -> None:
-    jobs: Any = Jobs()
+    taking: Any = Jobs()
     for _ in range(2):
-        _submit(jobs, "package", Path("tiny.yaml"), None)
-    first, second = (words[words.index("--out") + 1] for words in jobs.entries)
+        _submit(taking, "package", Path("tiny.yaml"), None)
+    first, second = (words[words.index("--out") + 1] for words in taking.entries)
     assert first != second
 
 
+@dataclass
 class Followed(Jobs):
-    """Shows a line of its jobs and then no more, since it is `broken` or because the other side ended it."""
+    """Shows the log of its job and then no more, since it is `broken` or because the other side ended it.
 
-    def __init__(self, broken: Exception | None = None, status: str = "RUNNING", code: int | None = None) -> None:
-        super().__init__()
-        self.broken, self.status, self.code = broken, status, code
+    The job is in its `state` once it was looked at `late` times.
+    """
+
+    state: str = "RUNNING"
+    code: int | None = None
+    broken: BaseException | None = None
+    log: str = "measuring\n"
+    late: int = 0
 
     async def tail_job_logs(self, _: str) -> AsyncIterator[str]:
-        yield "measuring\n"
+        yield self.log
         if self.broken:
             raise self.broken
 
     def get_job_info(self, _: str) -> Any:
         from ray.job_submission import JobDetails, JobStatus, JobType
 
-        said: dict[str, Any] = {"status": JobStatus(self.status), "driver_exit_code": self.code}
-        return JobDetails(type=JobType.SUBMISSION, entrypoint="", **said)
+        self.late -= 1
+        state = JobStatus(self.state if self.late < 0 else "RUNNING")
+        return JobDetails(
+            type=JobType.SUBMISSION,
+            entrypoint="",
+            status=state,
+            driver_exit_code=self.code if state.is_terminal() else None,
+            runtime_env={"env_vars": self.environ},
+        )
+
+    def stop_job(self, _: str) -> bool:
+        return self.state == "RUNNING"
+
+
+def frames(folder: Path) -> list[str]:
+    """The log lines of a run directory, more than one of them."""
+    made = folder / "made"
+    made.mkdir()
+    (made / "run.json").write_text(secrets.token_hex(20_000))
+    return [f"{line}\n" for line in ship(made)]
+
+
+@pytest.fixture
+def followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """`submit` of a job that is given."""
+
+    def follow(job: Followed, address: str = jobs.JOBS, to: Prefix | None = None) -> int:
+        monkeypatch.setattr(jobs, "client", lambda _: job)
+        return submitting.submit(load_config(config(tmp_path)), address, tmp_path / "run", Screen(), to)
+
+    monkeypatch.setattr(jobs, "is_open", lambda _: False)
+    monkeypatch.setattr(submitting, "LOOK_S", 0.0)
+    return follow
 
 
 LOST_SIGHT = "lost sight of job-1, which `raybench attach job-1` follows again"
+KILLED = "job-1 was killed (signal 9): what it measured is in its run directory"
 
 
 @pytest.mark.parametrize(
     ("job", "said"),
     [
-        (Followed(ConnectionResetError("reset by peer")), f"{LOST_SIGHT}: reset by peer"),
-        (Followed(ServerDisconnectedError()), f"{LOST_SIGHT}: Server disconnected"),
+        (Followed(broken=ConnectionResetError("reset by peer")), f"{LOST_SIGHT}: reset by peer"),
+        (Followed(broken=ServerDisconnectedError()), f"{LOST_SIGHT}: Server disconnected"),
         (Followed(), LOST_SIGHT),
-        (Followed(status="FAILED"), "job-1 failed: no reason given"),
-        (Followed(status="FAILED", code=-9), "job-1 was killed (signal 9): what it measured is in its run directory"),
-        (
-            Followed(status="FAILED", code=137),
-            "job-1 was killed (signal 9): what it measured is in its run directory",
-        ),
+        (Followed("FAILED"), "job-1 failed: no reason given"),
+        (Followed("FAILED", -9), KILLED),
+        (Followed("FAILED", 137), KILLED),
     ],
     ids=["reset", "disconnected", "closed", "failed", "killed", "killed below a shell"],
 )
+@pytest.mark.parametrize("framed", [False, True])
 def test_a_job_that_is_out_of_sight_or_dead_is_one_line_that_says_what_can_be_done(
-    job: Followed, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: Followed,
+    said: str,
+    framed: bool,
+    followed: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(submitting, "_client", lambda _: job)
-    monkeypatch.setattr(submitting, "_is_open", lambda _: False)
+    log = job.log + framed * "".join(frames(tmp_path))[:-5000]  # in the middle of a line
     with pytest.raises(ClusterError) as ended:
-        submitting.submit(load_config(config(tmp_path)), "http://head:8265", tmp_path / "run", Screen())
+        followed(replace(job, log=log, entries=[]))
     assert str(ended.value).startswith(said)
+    assert not (tmp_path / "run").exists()
+    assert FRAME not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("state", "code"), [("RUNNING", None), ("FAILED", -9), ("STOPPED", None), ("SUCCEEDED", 0)])
+def test_the_run_directory_comes_from_s3_only_when_the_run_is_over(
+    state: str, code: int | None, followed: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitting, "Store", lambda to: to)
+    monkeypatch.setattr(submitting, "fetch", lambda _, out: out.mkdir())
+    with suppress(RaybenchError):
+        followed(Followed(state, code), to=prefix("s3://bucket/monday"))
+    assert (tmp_path / "run").exists() is (state != "RUNNING")
+
+
+def test_a_job_that_ends_a_moment_after_its_log_is_not_lost_from_sight(
+    followed: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitting, "LOOK_S", 60.0)
+    monkeypatch.setattr(submitting, "LOOK_EVERY_S", 0.0)
+    assert followed(Followed("FAILED", 3, late=2, log="".join(frames(tmp_path)))) == 3
+    assert files(tmp_path / "run") == files(tmp_path / "made")
+
+
+def test_a_run_directory_that_comes_in_part_is_an_error_of_a_job_that_returned(
+    followed: Callable[..., int], tmp_path: Path
+) -> None:
+    with pytest.raises(InfrastructureError, match="did not come back whole"):
+        followed(Followed("SUCCEEDED", 0, log="".join(frames(tmp_path)[:-1])))
+
+
+@pytest.mark.parametrize("code", [193, 255])
+def test_an_exit_code_beyond_every_signal_is_passed_on(code: int, followed: Callable[..., int]) -> None:
+    assert followed(Followed("FAILED", code)) == code
+
+
+@pytest.mark.parametrize("address", [jobs.JOBS, "http://head:8265"])
+def test_what_can_be_typed_next_leads_to_the_same_cluster(address: str, followed: Callable[..., int]) -> None:
+    there = "" if address == jobs.JOBS else " --address http://head:8265"
+    with pytest.raises(ClusterError) as lost:
+        followed(Followed(), address)
+    assert str(lost.value) == f"lost sight of job-1, which `raybench attach job-1{there}` follows again"
+    with pytest.raises(InterruptedRunError) as left:
+        followed(Followed(broken=KeyboardInterrupt()), address)
+    attach, stop = f"`raybench attach job-1{there}`", f"`raybench stop job-1{there}`"
+    assert str(left.value) == f"job-1 goes on without us: {attach} follows it again, {stop} ends it"
+
+
+def test_ctrl_c_at_any_time_after_the_job_was_taken_names_it(
+    followed: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: str) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "is_open", interrupted)
+    with pytest.raises(InterruptedRunError, match="job-1 goes on without us: `raybench attach job-1`"):
+        followed(Followed())
+    assert capsys.readouterr().err.endswith(f"s  submitted job-1 to {jobs.JOBS}\n")
+
+
+WAITS = {"RAY_JOB_STOP_WAIT_TIME_S": "600"}
+
+
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        (Followed(environ=WAITS), []),
+        (
+            Followed(),
+            [
+                "Ray by default kills job-1 in 3 s, drained or not; `ray job submit --runtime-env-json "
+                """'{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "600"}}' …` leaves it the time"""
+            ],
+        ),
+        (Followed("SUCCEEDED", environ=WAITS), ["job-1 was not running; its state is SUCCEEDED"]),
+        (Followed("FAILED"), ["job-1 was not running; its state is FAILED"]),
+    ],
+    ids=["drains", "is killed", "succeeded", "failed"],
+)
+def test_stop_says_when_a_job_will_not_drain_or_has_ended(
+    job: Followed, said: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(jobs, "client", lambda _: job)
+    stopped = CliRunner().invoke(app, ["stop", "job-1"])
+    assert stopped.exit_code == 0
+    assert [line.split(" s  ", 1)[1] for line in stopped.stderr.splitlines()] == said
+
+
+def test_a_job_of_ours_is_submitted_with_time_to_drain() -> None:
+    taking: Any = Jobs()
+    _submit(taking, "package", Path("tiny.yaml"), None)
+    assert taking.environ.items() >= WAITS.items()
 
 
 class Asked(BaseHTTPRequestHandler):
@@ -274,25 +410,92 @@ class Fronted(Asked):
     page = b"<html>log in first</html>"
 
 
-@pytest.mark.parametrize(("kind", "is_open"), [(Asked, True), (Refusing, False), (Fronted, False)])
-def test_a_jobs_api_that_answers_without_a_token_is_known(kind: type[Asked], is_open: bool) -> None:
+@pytest.mark.parametrize(("kind", "answers"), [(Asked, True), (Refusing, False), (Fronted, False)])
+def test_a_jobs_api_that_answers_without_a_token_is_known(kind: type[Asked], answers: bool) -> None:
     with HTTPServer(("127.0.0.1", 0), kind) as server:
         Thread(target=server.handle_request, daemon=True).start()
-        assert _is_open(f"http://127.0.0.1:{server.server_port}") is is_open
-    assert not _is_open(f"http://127.0.0.1:{server.server_port}"), "nobody is there any more"
+        assert is_open(f"http://127.0.0.1:{server.server_port}") is answers
+    assert not is_open(f"http://127.0.0.1:{server.server_port}"), "nobody is there any more"
 
 
-@pytest.mark.parametrize("is_open", [True, False])
-def test_submit_warns_in_one_line_where_no_token_is_asked_for(
-    is_open: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+class Stopping(Asked):
+    """Stops every job, and keeps which it was asked to."""
+
+    def do_POST(self) -> None:
+        assert isinstance(self.server, Cluster)
+        self.server.stopped.append(self.path)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"stopped": true}')
+
+
+class Cluster(ThreadingHTTPServer):
+    """A stand-in for the Jobs API of a cluster."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Stopping)
+        self.address = f"http://127.0.0.1:{self.server_port}"
+        self.stopped: list[str] = []
+
+
+@contextmanager
+def served() -> Iterator[Cluster]:
+    with Cluster() as made:
+        Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
+        try:
+            yield made
+        finally:
+            made.shutdown()
+
+
+def test_the_address_that_is_given_decides_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    with served() as given, served() as other:
+        for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+            monkeypatch.setenv(name, other.address)
+        assert jobs.client(given.address).stop_job("job-1")
+    assert (given.stopped, other.stopped) == (["/api/jobs/job-1/stop"], [])
+
+
+@pytest.mark.parametrize(
+    ("address", "allowed"),
+    [
+        ("127.0.0.1:8265", "write http://127.0.0.1:8265"),
+        ("head:8265", "write http://head:8265"),
+        ("auto", "write http://HOST:PORT"),
+        ("ray://head:10001", "write http://HOST:PORT"),
+        ("http://", "write http://HOST:PORT"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["submit", "attach", "stop"])
+def test_an_address_that_leads_to_no_jobs_api_is_refused_at_once(
+    verb: str, address: str, allowed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submitting, "_client", lambda _: Jobs())
-    monkeypatch.setattr(submitting, "_is_open", lambda _: is_open)
+    monkeypatch.chdir(tmp_path)
+    subject = str(config(tmp_path)) if verb == "submit" else "job-1"
+    refused = CliRunner().invoke(app, [verb, subject, "--address", address])
+    assert isinstance(refused.exception, InputError)
+    assert str(refused.exception) == f"--address: {address}: is no Ray Jobs API; {allowed}"
+
+
+def test_an_error_of_rays_own_is_one_line() -> None:
+    from ray.exceptions import RayError
+
+    with pytest.raises(ClusterError) as refused, jobs.failures("no Ray jobs at http://head:8265"):
+        raise RayError("Timed out\nwhile waiting for the GCS")
+    assert str(refused.value) == "no Ray jobs at http://head:8265: Timed out"
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_submit_warns_in_one_line_where_no_token_is_asked_for(
+    answers: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(jobs, "client", lambda _: Jobs())
+    monkeypatch.setattr(jobs, "is_open", lambda _: answers)
     monkeypatch.setattr(submitting, "_fetch", lambda *_: 0)
     submitting.submit(load_config(config(tmp_path)), "http://head:8265", tmp_path / "run", Screen())
-    *warned, last = capsys.readouterr().err.splitlines()
-    assert last.endswith("s  submitted job-1 to http://head:8265")
-    assert len(warned) == is_open
+    first, *warned = capsys.readouterr().err.splitlines()
+    assert first.endswith("s  submitted job-1 to http://head:8265")
+    assert len(warned) == answers
     assert all("http://head:8265 asks for no token: whoever reaches it runs code there" in line for line in warned)
 
 
@@ -498,8 +701,9 @@ print(JobSubmissionClient(sys.argv[1]).get_job_logs(sys.argv[2]))
 """
 STOP = """\
 import sys
+from raybench.cluster.monitor import Screen
 from raybench.cluster.submit import stop
-stop(sys.argv[2], sys.argv[1])
+stop(sys.argv[2], sys.argv[1], Screen())
 """
 ATTACH = """\
 import sys

@@ -6,22 +6,21 @@ that are not shown (`frames.py`), so `attach` finds it there long after the job 
 """
 
 import asyncio
-import logging
+import json
 import os
 import secrets
 import shlex
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from http.client import HTTPException
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.request import urlopen
 
 from pydantic import BaseModel
 
-from raybench.cluster import environment
+from raybench.cluster import environment, jobs
 from raybench.cluster.frames import FRAME, unpack
 from raybench.cluster.monitor import Screen
 from raybench.config import Config, load_config
@@ -37,18 +36,13 @@ PLACE = "raybench-s3"
 """The job's metadata say under this where in S3 its run directory is."""
 
 ALWAYS = ("--address", "auto", "--ship")
-STOP_WAIT_S = 600
+STOP_WAIT = {"RAY_JOB_STOP_WAIT_TIME_S": "600"}
 """How long Ray waits between asking a job to stop and killing it: requests in flight, then the report."""
-LOOK_S = 10.0
-SHELL = 128
-"""What a shell adds to the number of the signal that ended a command of its."""
+LOOK_S, LOOK_EVERY_S = 10.0, 0.5
+"""How long and how often we look whether a job has ended after its log has."""
 
-CHATTER = (
-    "ray.dashboard.modules.dashboard_sdk",
-    "ray.dashboard.modules.job.sdk",
-    "ray._private.runtime_env.packaging",
-)
-"""Loggers of Ray that tell each step of a submission; our own lines do."""
+SHELL, SIGNALS = 128, 64
+"""What a shell adds to the number of the signal that ended a command of its, and how many signals there are."""
 
 
 def submit(config: Config, address: str, out: Path, screen: Screen, to: Prefix | None = None) -> int:
@@ -58,30 +52,38 @@ def submit(config: Config, address: str, out: Path, screen: Screen, to: Prefix |
     InterruptedRunError if we are interrupted, and then the job goes on.
     """
     free(out)
-    client = _client(address)
+    client = jobs.client(address)
     with tempfile.TemporaryDirectory(prefix="raybench-submit-") as folder:
         entry = pack(config, Path(folder))
         job = _submit(client, folder, entry, to)
-    if _is_open(client.get_address()):
-        screen.say(f"{address} asks for no token: whoever reaches it runs code there (docs/cluster.md: A token)")
-    screen.say(f"submitted {job} to {address}")
-    return _fetch(client, job, out, screen, to)
+        screen.say(f"submitted {job} to {address}")
+    with _left_alone(job, address):
+        if jobs.is_open(client.get_address()):
+            screen.say(f"{address} asks for no token: whoever reaches it runs code there (docs/cluster.md: A token)")
+    return _fetch(client, job, address, out, screen, to)
 
 
 def attach(job: str, address: str, out: Path, screen: Screen) -> int:
     """Follows a job that was submitted before, from its first line, and ends as `submit` does."""
     free(out)
-    client = _client(address)
-    with _cluster_errors(f"no job {job!r} at {address}"):
+    client = jobs.client(address)
+    with jobs.failures(f"no job {job!r} at {address}"):
         about = client.get_job_info(job).metadata or {}
-    return _fetch(client, job, out, screen, prefix(about[PLACE]) if PLACE in about else None)
+    return _fetch(client, job, address, out, screen, prefix(about[PLACE]) if PLACE in about else None)
 
 
-def stop(job: str, address: str) -> None:
-    """Asks a job to drain and report what there is; it goes on until it has."""
-    client = _client(address)
-    with _cluster_errors(f"cannot stop {job}"):
-        client.stop_job(job)
+def stop(job: str, address: str, screen: Screen) -> None:
+    """Asks a job to drain and report what there is; it goes on until it has. Says so where it will not."""
+    client = jobs.client(address)
+    with jobs.failures(f"cannot stop {job}"):
+        was_running = client.stop_job(job)
+        details = client.get_job_info(job)
+    environ = (details.runtime_env or {}).get("env_vars") or {}
+    if not was_running:
+        screen.say(f"{job} was not running; its state is {details.status.value}")
+    elif not STOP_WAIT.keys() & environ.keys():
+        hint = f"--runtime-env-json '{json.dumps({'env_vars': STOP_WAIT})}'"
+        screen.say(f"Ray by default kills {job} in 3 s, drained or not; `ray job submit {hint} …` leaves it the time")
 
 
 def pack(config: Config, folder: Path) -> Path:
@@ -106,44 +108,11 @@ def pack(config: Config, folder: Path) -> Path:
     return entry
 
 
-def _client(address: str) -> "JobSubmissionClient":
-    environment.prepare(local=False)
-    from ray.job_submission import JobSubmissionClient
-
-    with _cluster_errors(f"no Ray jobs at {address}"):
-        client = JobSubmissionClient(address)
-    for name in CHATTER:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return client
-
-
-def _is_open(address: str) -> bool:
-    """Whether the Jobs API at `address` answers who shows no token."""
-    with suppress(OSError, HTTPException), urlopen(f"{address}/api/version", timeout=LOOK_S) as answer:  # noqa: S310
-        return b"ray_version" in answer.read()  # and not somebody's page to log in
-    return False
-
-
-@contextmanager
-def _cluster_errors(what: str) -> Iterator[None]:
-    """Turns what the Jobs API raises into a ClusterError of one line."""
-    from aiohttp import ClientError
-    from ray.exceptions import AuthenticationError
-
-    try:
-        yield
-    except AuthenticationError:
-        hint = f"set {environment.AUTH_MODE}=token and {environment.TOKEN_PATH} to the file with the cluster's token"
-        raise ClusterError(f"{what}: it wants another token than ours; {hint}") from None
-    except (OSError, RuntimeError, ValueError, ClientError) as error:
-        raise ClusterError(f"{what}: {(str(error).strip() or type(error).__name__).splitlines()[0]}") from None
-
-
 def _submit(client: "JobSubmissionClient", folder: str, entry: Path, to: Prefix | None) -> str:
-    environ = {**environment.SETTINGS, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
+    environ = environment.SETTINGS | STOP_WAIT
     out = str(to or f"run-{secrets.token_hex(4)}")  # Ray unpacks what it was sent before where it is already
     words = ["python", "-m", "raybench", "run", str(entry), *ALWAYS, "--out", out]
-    with _cluster_errors("the cluster does not take the job"):
+    with jobs.failures("the cluster does not take the job"):
         return client.submit_job(
             entrypoint=shlex.join(words),
             runtime_env={"working_dir": folder, "env_vars": environ},
@@ -151,19 +120,46 @@ def _submit(client: "JobSubmissionClient", folder: str, entry: Path, to: Prefix 
         )
 
 
-def _fetch(client: "JobSubmissionClient", job: str, out: Path, screen: Screen, to: Prefix | None) -> int:
+def _fetch(
+    client: "JobSubmissionClient", job: str, address: str, out: Path, screen: Screen, to: Prefix | None
+) -> int:
     """Follows a job to its end, brings its run directory, and returns its exit code."""
-    try:
-        with _cluster_errors(_lost_sight(job)):
-            frames = asyncio.run(_follow(client, job, screen))
-    except KeyboardInterrupt:
-        raise InterruptedRunError(
-            f"{job} goes on without us: `raybench attach {job}` follows it again, `raybench stop {job}` ends it"
-        ) from None
-    if to and not frames and _details(client, job).driver_exit_code == InputError.exit_code:
+    lost_sight = f"lost sight of {job}, which {jobs.command('attach', job, address)} follows again"
+    with _left_alone(job, address), jobs.failures(lost_sight):
+        frames = asyncio.run(_follow(client, job, screen))
+        details = _ended(client, job)
+    if not details.status.is_terminal():
+        raise ClusterError(lost_sight)
+    if to and not frames and details.driver_exit_code == InputError.exit_code:
         to = None  # nothing was started: what is there is another run
+    try:
+        code = _exit_code(job, details)
+    except RaybenchError:
+        try:
+            _bring(frames, to, out, screen)
+        except RaybenchError as error:
+            screen.say(str(error))  # how the job ended says why
+        raise
     _bring(frames, to, out, screen)
-    return _exit_code(client, job)
+    return code
+
+
+@contextmanager
+def _left_alone(job: str, address: str) -> Iterator[None]:
+    """Turns Ctrl-C into what can be done with a job that goes on without us."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        attach, stop = (jobs.command(verb, job, address) for verb in ("attach", "stop"))
+        raise InterruptedRunError(f"{job} goes on without us: {attach} follows it again, {stop} ends it") from None
+
+
+def _ended(client: "JobSubmissionClient", job: str) -> "JobDetails":
+    """What there is to say of a job whose log has ended; the job itself may take a moment more."""
+    until_s = time.monotonic() + LOOK_S
+    while not (details := client.get_job_info(job)).status.is_terminal() and time.monotonic() < until_s:
+        time.sleep(LOOK_EVERY_S)
+    return details
 
 
 def _bring(frames: list[str], to: Prefix | None, out: Path, screen: Screen) -> None:
@@ -195,7 +191,7 @@ async def _follow(client: "JobSubmissionClient", job: str, screen: Screen) -> li
                 frames.append(line)
             else:
                 screen.console.print(line, markup=False)
-    if rest:
+    if rest and not rest.startswith(FRAME):
         screen.console.print(rest, markup=False)
     return frames
 
@@ -204,21 +200,11 @@ def _signal(code: int) -> int:
     """The signal that ended a job's process, as Ray or the shell between them says it; 0 if none did."""
     if code < 0:
         return -code
-    return code - SHELL if SHELL < code != InterruptedRunError.exit_code else 0
+    return code - SHELL if SHELL < code <= SHELL + SIGNALS and code != InterruptedRunError.exit_code else 0
 
 
-def _lost_sight(job: str) -> str:
-    return f"lost sight of {job}, which `raybench attach {job}` follows again"
-
-
-def _details(client: "JobSubmissionClient", job: str) -> "JobDetails":
-    with _cluster_errors(f"no word of how {job} ended"):
-        return client.get_job_info(job)
-
-
-def _exit_code(client: "JobSubmissionClient", job: str) -> int:
+def _exit_code(job: str, details: "JobDetails") -> int:
     """What the job's process returned; Ray keeps no code for one that it was asked to stop."""
-    details = _details(client, job)
     code = details.driver_exit_code
     if code is not None and (killed_by := _signal(code)):
         raise ClusterError(
@@ -227,8 +213,6 @@ def _exit_code(client: "JobSubmissionClient", job: str) -> int:
         )
     if code is not None:
         return code
-    if not details.status.is_terminal():
-        raise ClusterError(_lost_sight(job))
     status = str(details.status.value)
     if status == "SUCCEEDED":
         return 0
