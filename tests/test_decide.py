@@ -84,11 +84,19 @@ def test_an_error_where_none_is_allowed_is_further_off_than_any_finite_miss() ->
     assert "error rate is 1.0 % where none is allowed" in said(found)[0]
 
 
-@pytest.mark.parametrize("fault", [{"valid": "INVALID"}, {"valid": "INCONCLUSIVE"}, {"state": "partial"}])
+@pytest.mark.parametrize("fault", [{"valid": "INCONCLUSIVE"}, {"state": "partial"}])
 def test_what_cannot_be_trusted_cannot_win_and_is_said_to_be_cheaper(fault: dict[str, str]) -> None:
     found = decided(made("a", 1, 1.0, 10.0, reasons=["client_lag"], **fault), made("b", 1, 1.0, 40.0))
     assert found.winner == "b/p/closed-1/0"
     assert "a at concurrency 1 would pass at $10.00 per 10k, but its trial is" in said(found)[1]
+
+
+@pytest.mark.parametrize("state", ["done", "partial"])
+def test_of_an_invalid_setting_neither_a_price_is_said_nor_that_it_would_pass(state: str) -> None:
+    late = made("a", 1, 1.0, 10.0, reasons=["client_lag", "late_starts"], valid="INVALID", state=state)
+    not_counted = "a at concurrency 1 is not counted: its trial is INVALID (client_lag and late_starts)."
+    for others in ((made("b", 1, 1.0, 40.0),), ()):
+        assert said(decided(late, *others))[1] == not_counted
 
 
 @pytest.mark.parametrize("criteria", [{}, {"error_rate": 0.0}])

@@ -44,7 +44,9 @@ def test_a_planned_request_without_a_place_is_a_row_and_makes_the_trial_invalid(
     told = played.summary()
     assert (told["requests"], told["ok"], told["not_sent"]) == (2000, 40, 1960)
     assert sorted(played.column("seq"))[:2000] == list(range(2000))
-    assert "not_sent" in told["reasons"]
+    assert told["reasons"] == ["not_sent"]
+    rates = "1,960 of 2,000 requests were planned but never sent: 2.0/s sent of 100.0/s planned; "
+    assert told["reason_texts"] == [f"{rates}raise max_in_flight, or lower the rate"]
     assert told["valid"] == "INVALID"
     assert told["requests_per_s"] == pytest.approx(2.0, rel=0.06)
 

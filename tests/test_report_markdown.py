@@ -190,9 +190,29 @@ def test_an_invalid_trial_is_struck_through_and_its_reason_given() -> None:
         if row["concurrency"] == 8 and row["payload"].endswith("3000-3840.jsonl"):
             row |= {"valid": "INVALID", "reasons": ["late"], "reason_texts": ["The client sent 12 % late"]}
     text = write((replace(findings, trials=reported.findings(rows).trials), manifest))
-    assert "> **INVALID.**" in text
+    assert "cannot be trusted: out of the comparison, and struck through wherever their numbers stand." in text
+    failed = sum("3000-3840" in row["payload"] and row["valid"] == "VALID" for row in rows)
+    assert f"There were a total of {failed} experiment run(s) that failed" in text
+    assert "See table below. Struck through: 2 experiment run(s) that are INVALID." in text
     assert "~~<span style='color:red'>**55.85**</span>~~" in text
-    assert "The client sent 12 % late" in text
+    assert "The client sent 12 % late. |" in text
+
+
+def test_where_every_trial_is_invalid_nothing_is_said_of_what_an_instance_can_do() -> None:
+    findings, manifest = reported.small_run()
+    texts = ["108 of 120 were never sent; lower the rate", "12 answers are too few; measure longer"] * 4
+    told = {"valid": "INVALID", "reasons": ["not_sent", "too_few"], "reason_texts": texts, "not_sent": 13}
+    rows = [row | told for row in findings.trials.to_pylist()]
+    text = write((replace(findings, trials=reported.findings(rows).trials), manifest))
+    assert "nothing can be said of the price performance for dataset `en_500-1000`. No trial can be decided" in text
+    for untrue in ("did not find any", "no configuration provides", "experiment run(s) that failed", "would pass"):
+        assert untrue not in text
+    assert text.count("for the `payload_en_500-1000` dataset can be counted: see Trust.|") == 2
+    assert "\n## Trust\n" in text
+    assert "| ! | Every planned request is accounted for | every planned request has its row; 208 not sent |" in text
+    assert "No experiment run can be counted against" in text
+    assert "Struck through: 7 experiment run(s) that are INVALID." in text
+    assert text.count(f"| INVALID | {'. '.join(texts)}. |") == 16, "whole, and each a sentence"
 
 
 def test_a_run_without_trials_still_has_a_report() -> None:
@@ -203,7 +223,8 @@ def test_a_run_without_trials_still_has_a_report() -> None:
     assert "can be counted against the configured performance criteria" in text
     assert not re.search(r"\b0 of 0\b", text)
     manifest["report"] = {"payload": None}
-    assert "inside every configured criteria. Nothing was measured." in write((reported.findings([]), manifest))
+    nothing = write((reported.findings([]), manifest))
+    assert "nothing can be said of the price performance. Nothing was measured." in nothing
 
 
 def test_hostile_names_cannot_leave_their_cell() -> None:

@@ -18,7 +18,7 @@ import reported
 from raybench.analysis import spoken
 from raybench.analysis.decide import decide
 from raybench.errors import StorageError
-from raybench.report import answer, capacity, cells, columns, figures, palette, text, timeline, vega
+from raybench.report import answer, capacity, cells, columns, figures, grid, palette, streaming, text, timeline, vega
 from raybench.report.build import build, pictures, warm_up
 from raybench.report.page import page
 from raybench.report.table import as_csv, brief
@@ -123,7 +123,7 @@ def test_charts_of_latency_draw_a_limit_on_latency_and_none_on_service_latency()
 
 def test_an_invalid_trial_is_struck_through_and_does_not_win() -> None:
     html = write(changed(valid="INVALID", reasons=["late"], reason_texts=["The client was late"]))
-    assert "INVALID. 1 of 16 trials cannot be trusted: struck through below" in words(html)
+    assert "INVALID. 1 of 16 trials cannot be trusted: out of the comparison, and struck through" in words(html)
     assert '<tr class="invalid"' in html
     assert "The client was late" in words(html)
     assert "not counted: INVALID" in words(html)
@@ -138,12 +138,19 @@ def test_no_number_of_an_invalid_trial_stands_outside_a_struck_row() -> None:
     known = {f"{name}_{part}": value for name in timed for part, value in spread.items()}
     known |= dict.fromkeys(("client_mean", "prefill_mean", "decode_mean"), 0.123)
     known |= {"itl_p50": 0.0054321, "itl_p95": 0.0054321, "transactions_per_minute": 98765.4}
-    html = write(changed(valid="INVALID", reasons=["late"], **known))
+    known |= {"price_per_10k_txn": 7.654, "error_rate": 0.0}
+    findings, manifest = changed(valid="INVALID", reasons=["late"], **known)
+    html = write((findings, manifest))
+    assert "ml.p4d.24xlarge at concurrency 4 is not counted: its trial is INVALID (late)." in words(html)
     page = re.sub(r'<pre id="trials">.*?</pre>', "", html, flags=re.S)
     unstruck = re.sub(r'<tr class="[^"]*invalid".*?</tr>', "", page, flags=re.S)
-    for number in ("0.123", "5.43", "98,765.4"):
+    for number in ("0.123", "5.43", "98,765.4", "7.65"):
         assert number in words(page)
         assert number not in words(unstruck)
+    decision = decide(findings.trials, manifest["criteria"], manifest["report"]["payload"])
+    drawn = figures.draw(look(findings, decision, manifest))
+    for name in ("grid", "price", "interactivity"):
+        assert not re.search(r"0\.123|7\.65", json.dumps(drawn[name].spec["data"]) + drawn[name].drawing), name
 
 
 def test_charts_leave_an_invalid_trial_out_or_call_it_so() -> None:
@@ -152,9 +159,25 @@ def test_charts_leave_an_invalid_trial_out_or_call_it_so() -> None:
     drawn = {(row["config"], row["level_text"]) for row in columns.error_rates(view.asked)}
     assert (reported.P4D, "2") in drawn
     assert (reported.P4D, "4") not in drawn
+    for rows in (columns.price(view.asked, view.latency), streaming.interactivity(view.asked)):
+        assert (reported.P4D, "4") not in {(row["config"], row["level_text"]) for row in rows}
+    fields = grid.grid(view, view.asked)
+    assert [row["text"] for row in fields if row["config"] == reported.P4D] == ["1.0", "1.2", "inv.", "3.8≈"]
     names = [timeline.name(cell) for cell in view.asked]
     assert [name for name in names if "INVALID" in name] == [f"{reported.P4D}, concurrency 4 (INVALID)"]
     assert f"{reported.P4D}, concurrency 2" in names
+
+
+def test_what_failed_in_an_invalid_trial_is_said_to_be_of_one() -> None:
+    read = words(write(changed(valid="INVALID", reasons=["not_sent"], ok=90, failed=6)))
+    assert "10 requests of 1,440 failed; every one stays in its denominator. 6 of them are of INVALID trials." in read
+    assert "of INVALID trials" not in words(write(changed(ok=90, failed=6)))
+
+
+def test_each_reason_is_a_sentence_of_its_own() -> None:
+    texts = ["108 of 120 were never sent; lower the rate", "12 answers are too few; measure longer"]
+    read = words(write(changed(valid="INVALID", reasons=["not_sent", "too_few"], reason_texts=texts)))
+    assert f"{texts[0]}. {texts[1]}. " in read
 
 
 def test_percentiles_below_their_floor_are_dashes(small: str) -> None:

@@ -7,6 +7,7 @@ from itertools import groupby
 
 import pyarrow as pa
 
+from raybench.analysis.columns import Valid
 from raybench.analysis.spoken import (
     between,
     criterion_beyond,
@@ -141,10 +142,17 @@ def _sentences(
     else:
         yield (Phrase("Nothing was measured.", True),)
     for setting in cheaper:
-        why = listed(list(setting.row.get("reasons") or ())) or str(setting.row.get("state"))
-        verdict = setting.row["valid"] if setting.row["state"] == TrialState.DONE else "not finished"
-        price = "" if setting.usd.value is None else f" at ${usd(setting.usd.value)} per 10k"
-        yield (*_named(setting), Phrase(f" would pass{price}, but its trial is {verdict} ({why})."))
+        yield (*_named(setting), Phrase(_kept_out(setting)))
+
+
+def _kept_out(setting: Setting) -> str:
+    """Why a setting is not chosen; of an INVALID one no number is said, nor what it would do."""
+    why = listed(list(setting.row.get("reasons") or ())) or str(setting.row.get("state"))
+    if setting.row["valid"] == Valid.INVALID:
+        return f" is not counted: its trial is INVALID ({why})."
+    verdict = setting.row["valid"] if setting.row["state"] == TrialState.DONE else "not finished"
+    price = "" if setting.usd.value is None else f" at ${usd(setting.usd.value)} per 10k"
+    return f" would pass{price}, but its trial is {verdict} ({why})."
 
 
 def _named(setting: Setting) -> Sentence:

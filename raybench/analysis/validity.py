@@ -148,6 +148,15 @@ def _late_starts(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reas
         yield Reason("late_starts", text, remedy, Valid.INVALID if decides else Valid.VALID)
 
 
+def _not_sent(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
+    """An open load that was not sent whole: also how much of its rate was."""
+    text, lasts_s = "were planned but never sent", summary.get("window_s")
+    if lasts_s:
+        planned = summary["requests"] / lasts_s
+        text += f": {planned * (1 - _share_of(summary, 'not_sent')):,.1f}/s sent of {planned:,.1f}/s planned"
+    yield from _counted("not_sent", "not_sent", text, "raise max_in_flight, or lower the rate")(summary, criteria)
+
+
 def _slots_idle(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
     ratio = summary.get("little_ratio")
     if ratio is not None and ratio < IDLE:
@@ -308,7 +317,7 @@ def _lost_rows(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason
 CHECKS: tuple[Check, ...] = (
     _client_lag,
     _late_starts,
-    _counted("not_sent", "not_sent", "were planned but never sent", "raise max_in_flight, or lower the rate"),
+    _not_sent,
     _slots_idle,
     _new_connections,
     _tokens,

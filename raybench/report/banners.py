@@ -37,8 +37,8 @@ def banners(view: View) -> list[Banner]:
     invalid = sum(not cell.valid for cell in view.cells)
     if invalid:
         said = (
-            f"{invalid} of {view.counted(len(view.cells))} cannot be trusted: struck through below, and out "
-            "of the comparison. The reasons are under Trust."
+            f"{invalid} of {view.counted(len(view.cells))} cannot be trusted: out of the comparison, and "
+            "struck through wherever their numbers stand. The reasons are under Trust."
         )
         found.append(Banner("invalid", "INVALID.", said))
     if faults := searched.faults(view.manifest):

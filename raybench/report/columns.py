@@ -68,12 +68,15 @@ def knee(line: Sequence[Cell]) -> Knee | None:
 
 
 def price(cells: Sequence[Cell], latency: str) -> Rows:
-    """One row per setting with a price and a latency; `others_met` speaks for the criteria the sliders don't move."""
+    """One row per setting that can be read and has a price and a latency.
+
+    `others_met` speaks for the criteria that the sliders don't move.
+    """
     rows: Rows = []
     named: set[str] = set()
     for cell in sorted(cells, key=lambda cell: (cell.experiment.label, cell.level)):
         row = cell.row
-        if row[latency] is None or row[PRICE] is None or not row[PRICE] > 0:
+        if not cell.valid or row[latency] is None or row[PRICE] is None or not row[PRICE] > 0:
             continue
         others = (state for state in cell.setting.states if criterion_column(state.criterion) not in (latency, PRICE))
         rows.append(

@@ -22,6 +22,8 @@ CLASSES = (
 """Shares of the budget: below which, and what such a class is called; the first four are inside."""
 
 NO_NUMBER = "no result"
+INVALID = "inv."
+"""What stands in the field of an INVALID setting, which has neither a number nor a colour."""
 
 
 def grid(view: View, cells: Sequence[Cell]) -> Rows:
@@ -32,7 +34,7 @@ def grid(view: View, cells: Sequence[Cell]) -> Rows:
     best = {found.trial_id for found in view.decision.recommendations if found.trial_id}
     rows: Rows = []
     for cell in cells:
-        value = cell.row[view.latency]
+        value = cell.row[view.latency] if cell.valid else None
         share = None if value is None else value / limit
         rows.append(
             identity(cell)
@@ -43,7 +45,7 @@ def grid(view: View, cells: Sequence[Cell]) -> Rows:
                 "text": _text(cell, value),
                 "passes": cell.standing is Standing.PASS,
                 "best": cell.row["trial_id"] in best,
-                "usd": cell.row[PRICE],
+                "usd": cell.row[PRICE] if cell.valid else None,
                 "standing": cell.standing_text,
             }
         )
@@ -53,6 +55,6 @@ def grid(view: View, cells: Sequence[Cell]) -> Rows:
 def _text(cell: Cell, value: float | None) -> str:
     """The latency, and a sign where it is too close to call (≈) or does not count (!)."""
     if value is None:
-        return "–"
+        return "–" if cell.valid else INVALID
     short = f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.95 else f"{value:.2f}"
     return short + ("!" if not cell.counted else "≈" if cell.standing is Standing.UNSURE else "")

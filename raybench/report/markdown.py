@@ -60,7 +60,7 @@ def write(view: View, charts: Sequence[str] = tuple(PLOTS)) -> str:
         summary=_summary(view),
         information=_information(view),
         plots={name: _plot(name, said, charts) for name, said in PLOTS.items()},
-        criteria_said=_criteria_said(view, len(missed)),
+        criteria_said=_criteria_said(view, missed),
         criteria_columns=[f"{criterion_column(name)}_text" for name in _criteria(view)],
         level="concurrency" if all(cell.kind == "closed" for cell in view.asked) else "load",
         missed=[_missed(view, cell) for cell in missed],
@@ -88,7 +88,7 @@ def document(template: str, **said: Any) -> str:
 
 
 def _plot(name: str, said: str, charts: Sequence[str]) -> str:
-    return f"![{said}](charts/{name}.svg)" if name in charts else f"{said}: this run has no data for it."
+    return f"![{said}](charts/{name}.svg)" if name in charts else f"{said}: this run has nothing to draw for it."
 
 
 def _banners(view: View) -> list[str]:
@@ -112,6 +112,8 @@ def _summary(view: View) -> str:
         said = f"the best price performance{dataset} is provided by the {instance}."
         return f"{head}{said} {reasons} {rule(view)}"
     none = f"no configuration provides a price performance inside every configured criteria{dataset}."
+    if not any(cell.counted for cell in view.asked):
+        none = f"nothing can be said of the price performance{dataset}."
     return f"{head}{none} {reasons} {rule(view)}"
 
 
@@ -141,7 +143,7 @@ _FORMS = {"s": "`{}` < `{}s`", "USD": "`{}`: `${}`", "1": "`{}`: `{}`"}
 _SEED_NAMES = {"latency_mean": "Latency", PRICE: "cost per 10k transactions"}
 
 
-def _criteria_said(view: View, missed: int) -> str:
+def _criteria_said(view: View, missed: Sequence[Cell]) -> str:
     """`Latency` < `5s`, … as the seed says it."""
     parts = [
         form.format(_SEED_NAMES.get(criterion_column(name), criterion_name(name)), plain(limit))
@@ -152,14 +154,17 @@ def _criteria_said(view: View, missed: int) -> str:
     if not parts:
         return "No performance criteria were configured."
     counted = sum(cell.counted for cell in view.asked)
-    if not missed:
+    failed = sum(cell.valid for cell in missed)
+    struck = len(missed) - failed
+    untrue = f" Struck through: {struck} experiment run(s) that are INVALID." if struck else ""
+    if not failed:
         said = f"All {counted} experiment run(s) that can be counted satisfied"
         said = "All experiments satisfied" if counted == len(view.asked) else said
         said = said if counted else "No experiment run can be counted against"
-        return f"{said} the configured performance criteria: {', '.join(parts)}."
+        return f"{said} the configured performance criteria: {', '.join(parts)}.{untrue}"
     return (
-        f"There were a total of {missed} experiment run(s) that failed at least one configured performance criteria: "
-        f"{', '.join(parts)}. See table below."
+        f"There were a total of {failed} experiment run(s) that failed at least one configured performance criteria: "
+        f"{', '.join(parts)}. See table below.{untrue}"
     )
 
 
@@ -213,19 +218,16 @@ def _recommendations(view: View) -> list[tuple[str, str, str]]:
 
 def _recommendation(view: View, payload: str, experiment: str) -> tuple[str, str, str]:
     """The cheapest setting inside every limit but that on cost, which the sentence does not speak of."""
-    inside = [
-        cell
-        for cell in view.cells
-        if (cell.row["payload"], cell.row["experiment"]) == (payload, experiment)
-        and cell.counted
-        and cell.setting.answered
-        and cell.within
-    ]
-    cell = min(inside, key=_cheapness, default=None)
+    here = (payload, experiment)
+    counted = [c for c in view.cells if (c.row["payload"], c.row["experiment"]) == here and c.counted]
+    cell = min((c for c in counted if c.setting.answered and c.within), key=_cheapness, default=None)
     dataset = markdown_code(payload)
     instance = markdown_code(view.experiments[experiment].instance_type)
     limit = view.latency_limit
     within = f"within a latency budget of `{plain(limit)} seconds` " if limit is not None else ""
+    if not counted:
+        said = f"No trial on a {instance} for the {dataset} dataset can be counted: see Trust."
+        return dataset, instance, said
     if cell is None:
         said = (
             "This experiment did not find any combination of concurrency level and other configuration settings that "
@@ -256,7 +258,7 @@ def _level_said(cell: Cell) -> str:
 
 def _distrusted(cell: Cell) -> list[str]:
     trial = f"{cell.experiment.name}, {cell.payload}, {cell.load_text}"
-    return [markdown_text(trial), markdown_text(cell.row["valid"]), markdown_text(trust.reasons(cell))]
+    return [markdown_text(trial), markdown_text(cell.row["valid"]), markdown_text(trust.reasons(cell), 2000)]
 
 
 def _datasets(manifest: Mapping[str, Any]) -> Sequence[str]:

@@ -125,7 +125,9 @@ def errors(cells: Sequence[Cell]) -> str:
     if not total:
         return "No request was measured."
     if failed:
-        return f"{count(failed, 'request')} of {total:,} failed; every one stays in its denominator."
+        untrue = sum(cell.row["requests"] - cell.row["ok"] for cell in cells if not cell.valid)
+        said = f"{count(failed, 'request')} of {total:,} failed; every one stays in its denominator."
+        return said + (f" {untrue:,} of them {'is' if untrue == 1 else 'are'} of INVALID trials." if untrue else "")
     return f"None of {count(total, 'request')} failed."
 
 

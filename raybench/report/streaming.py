@@ -13,13 +13,13 @@ _TOKENS = "price_per_1m_output_tokens"
 
 
 def interactivity(cells: Sequence[Cell]) -> Rows:
-    """One row per setting that streams and has a price: tokens a second for each user, and USD per million of them.
+    """One row per setting that can be read, streams and has a price: tokens a second for each user, USD per million.
 
     On the frontier: nothing that counts gives a user as many tokens a second for less.
     """
     rows: Rows = []
     named: set[str] = set()
-    known = [cell for cell in cells if cell.row[_USER] and cell.row[_TOKENS]]
+    known = [cell for cell in cells if cell.valid and cell.row[_USER] and cell.row[_TOKENS]]
     frontier = _frontier([cell for cell in known if cell.counted])
     for cell in sorted(known, key=lambda cell: (cell.experiment.label, cell.level)):
         label = cell.experiment.label

@@ -81,6 +81,7 @@ def _accounted(view: View) -> Check | None:
     total = {name: sum(cell.row[name] or 0 for cell in view.cells) for name in ("not_sent", "lost", "missing_rows")}
     gone = sum(total.values())
     found = "every planned request has its row" if not total["missing_rows"] else f"{total['missing_rows']:,} missing"
+    found += f"; {total['not_sent']:,} not sent" if total["not_sent"] else ""
     evidence = f"{total['not_sent']:,} not sent, {total['lost']:,} lost; both count as failures."
     return Check("Every planned request is accounted for", "warn" if gone else "pass", found, evidence)
 
@@ -234,9 +235,9 @@ def _named(cells: Sequence[Cell], most: int = 4) -> str:
 
 
 def reasons(cell: Cell) -> str:
-    """Why a trial is not simply valid, in words."""
+    """Why a trial is not simply valid, in words, each reason a sentence."""
     row: Any = cell.row
-    return " ".join(clean(text, 300) for text in (row["reason_texts"] or row["reasons"] or ()))
+    return " ".join(f"{clean(text, 300)}." for text in (row["reason_texts"] or row["reasons"] or ()))
 
 
 _CHECKS: tuple[Callable[[View], Check | None], ...] = (

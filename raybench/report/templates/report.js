@@ -23,7 +23,7 @@
     var table = document.createElement('table');
     Object.keys(value).forEach(function (key) {
       var shown = value[key];
-      if (shown === null || shown === '' || shown === 'null' || shown === 'NaN') return;
+      if (shown === null || shown === '' || /^(null|NaN%?)$/.test(shown)) return;
       var row = table.insertRow();
       row.insertCell().textContent = key;
       row.insertCell().textContent = shown;
