@@ -198,7 +198,7 @@ def _rehearse_search(scene: Scene, trial: Trial, search: Search) -> Found:
         rows = practice.play(one, watch)
         left -= len(rows)
         paid_s += practice.clock() / NS_PER_S
-        noted[one.trial_id] |= {"state": TrialState.DONE, "rows": len(rows)}
+        noted[one.trial_id] |= _played(scene, rows)
         return None if too_many else rows
 
     stage = searching.Stage(
@@ -218,12 +218,18 @@ def _rehearse_search(scene: Scene, trial: Trial, search: Search) -> Found:
 def _rehearse_trial(scene: Scene, trial: Trial) -> Rehearsed:
     table = Practice(scene.config, scene.experiment, scene.pool).play(trial)
     noted = next(each for each in scene.manifest["trials"] if each["trial_id"] == trial.trial_id)
-    told = noted | {"state": TrialState.DONE, "rows": len(table)}
+    told = noted | _played(scene, table)
     row = reduce_trial(table, told, scene.manifest).trials.to_pylist()[0]
     seconds = max(_last_ns(table, "end_ns"), _last_ns(table, "planned_ns")) / NS_PER_S
     return Rehearsed(
         trial, seconds, cost_usd(scene.experiment.usd_per_hour, seconds), row, tuple(_needs(scene, trial, table, row))
     )
+
+
+def _played(scene: Scene, rows: pa.Table) -> manifests.Manifest:
+    """What a trial's entry says once it was played; without a crew its actors would be guessed from the rows."""
+    crew = {"actors": scene.config.fleet.actors, "ceiling": None}
+    return {"state": TrialState.DONE, "rows": len(rows), "crew": crew}
 
 
 def _last_ns(table: pa.Table, instant: str) -> int:

@@ -154,6 +154,19 @@ def test_all_actors_play_their_parts(rehearsed: Rehearsed) -> None:
     assert four["prompt_repeats_max"] == one["prompt_repeats_max"]
 
 
+@pytest.mark.parametrize(
+    "load",
+    [
+        "{kind: closed, concurrency: 3, requests: 10, think_time: 1s}",
+        "{kind: poisson, rate: 10, max_in_flight: 3, requests: 100}",
+    ],
+)
+def test_actors_without_a_place_lose_no_rows(load: str, rehearsed: Rehearsed) -> None:
+    (trial,) = rehearsed(load, more="fleet: {actors: 5}\n").trials
+    assert trial.row["missing_rows"] == 0
+    assert "lost_rows" not in trial.row["reasons"]
+
+
 def test_it_is_the_same_twice_and_however_many_processes_play_it(rehearsed: Rehearsed) -> None:
     load = "{kind: poisson, rate: 1, requests: 80}\n  - {kind: closed, concurrency: 2, requests: 80}"
     payload = "\n  - {name: q, dataset: {synthetic: {prompts: 200}}, tokens: [20, 30]}\nloads:\n  - "
@@ -272,6 +285,15 @@ def test_a_search_has_a_line_a_sentence_and_its_probes_as_json(found: Rehearsal)
     assert told["verdict"]["rate"] == verdict.rate
     assert (told["seconds"], told["usd"]) == (search.seconds, search.usd)
     assert len(told["probes"]) == verdict.probes
+
+
+def test_a_search_with_more_actors_than_its_first_look_has_places_certifies(rehearsed: Rehearsed) -> None:
+    search = SEARCH.replace("certify: 60s", "certify: 20s")
+    (found,) = rehearsed(search, SERIAL, more="fleet: {actors: 2}\n").searches
+    assert [probe.seen.fault for probe in found.searched.probes if probe.probe.step is Step.SANITY] == [None]
+    assert found.searched.verdict is not None
+    assert found.searched.verdict.rate is not None
+    assert 8 < found.searched.verdict.rate < 20
 
 
 def test_a_search_that_would_end_at_its_caps_says_which(rehearsed: Rehearsed) -> None:
