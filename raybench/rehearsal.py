@@ -63,7 +63,10 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsed:
-    """A trial as it went: `seconds` from T0 to the last reply, their USD, and its row of the trials table."""
+    """A trial as it went, and its row of the trials table.
+
+    `seconds`, and their USD, are from T0 to the last reply, or to the end of its duration if that is later.
+    """
 
     trial: Trial
     seconds: float
@@ -220,7 +223,8 @@ def _rehearse_trial(scene: Scene, trial: Trial) -> Rehearsed:
     noted = next(each for each in scene.manifest["trials"] if each["trial_id"] == trial.trial_id)
     told = noted | _played(scene, table)
     row = reduce_trial(table, told, scene.manifest).trials.to_pylist()[0]
-    seconds = max(_last_ns(table, "end_ns"), _last_ns(table, "planned_ns")) / NS_PER_S
+    last_s = max(_last_ns(table, "end_ns"), _last_ns(table, "planned_ns")) / NS_PER_S
+    seconds = max(last_s, trial.warmup_s + (trial.duration_s or 0.0))
     return Rehearsed(
         trial, seconds, cost_usd(scene.experiment.usd_per_hour, seconds), row, tuple(_needs(scene, trial, table, row))
     )

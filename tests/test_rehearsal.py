@@ -75,6 +75,13 @@ def test_it_foretells_time_cost_latency_and_throughput(rehearsed: Rehearsed) -> 
     assert trial.usd == told.usd() == told.usd("a") == pytest.approx(36 * 2 * trial.seconds / 3600)
 
 
+def test_a_trial_lasts_for_its_duration_however_early_its_last_reply(rehearsed: Rehearsed) -> None:
+    """One request arrives at 0 s and the next at 100 s."""
+    (trial,) = rehearsed("{kind: constant, rate: 0.01, duration: 60s, warmup: 5s}").trials
+    assert trial.seconds == 65
+    assert trial.usd == pytest.approx(36 * 2 * 65 / 3600)
+
+
 def test_no_fewer_requests_than_the_floor_ever_do(rehearsed: Rehearsed) -> None:
     (trial,) = rehearsed("{kind: closed, concurrency: 1, requests: 129}").trials
     p95, p99 = trial.needs
