@@ -13,7 +13,7 @@ from raybench import __version__
 from raybench.cluster.search import Searched
 from raybench.cluster.search_text import sentence
 from raybench.config import Config
-from raybench.load.arrivals import Closed
+from raybench.load.arrivals import Closed, Replay
 from raybench.load.search import Search
 from raybench.payloads.pool import Pool
 from raybench.plan import Plan, Trial
@@ -115,6 +115,11 @@ def prompts_hash(pool: Pool) -> str:
     return digest.hexdigest()
 
 
+def arrivals_hash(load: Replay) -> str:
+    """BLAKE2b over the instants that a replay plays, its slice at its speed: equal where two runs sent alike."""
+    return blake2b(load.offsets_ns(0).astype("<i8").tobytes(), digest_size=16).hexdigest()
+
+
 def planned(trial: Trial, search: Search) -> Manifest:
     """A search that is still to be played."""
     found = Searched(trial, search, None, ())
@@ -130,6 +135,7 @@ def entry(trial: Trial) -> Manifest:
         "payload": trial.payload,
         "load": load.label,
         "kind": load.kind,
+        "load_hash": arrivals_hash(load) if isinstance(load, Replay) else None,
         "concurrency": load.concurrency if isinstance(load, Closed) else None,
         "rate": load.rate,
         "think_time_s": load.think_time_s if isinstance(load, Closed) else None,

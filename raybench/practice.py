@@ -1,6 +1,7 @@
 """One trial in virtual time: what all of its actors do, against a simulated endpoint, on a network in memory."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,14 +51,14 @@ class Practice:
         for attack in self._attacks:
             attack.stop()
 
-    def play(self, trial: Trial, seen: Seen | None = None) -> pa.Table:
-        """The rows of a trial (REQUESTS); `seen`, if given, gets them as they come."""
+    def play(self, trial: Trial, seen: Seen | None = None, most_s: float = math.inf) -> pa.Table:
+        """The rows of a trial (REQUESTS), stopped after `most_s`; `seen`, if given, gets them as they come."""
         self._network = network = VirtualNetwork(LATENCY_S, JITTER_S, trial.seed)
         rows: list[Row] = []
-        run_virtually(lambda clock: self._main(trial, clock, rows, seen), network)
+        run_virtually(lambda clock: self._main(trial, clock, rows, seen, most_s), network)
         return requests_table(rows)
 
-    async def _main(self, trial: Trial, clock: Clock, rows: list[Row], seen: Seen | None) -> None:
+    async def _main(self, trial: Trial, clock: Clock, rows: list[Row], seen: Seen | None, most_s: float) -> None:
         config, experiment = self.config, self.experiment
         assert isinstance(experiment.endpoint, SimulatedEndpoint)
         spec = EndpointSpec(experiment.endpoint.profile, Faults.of(experiment.endpoint.faults), config.seed)
@@ -82,6 +83,8 @@ class Practice:
             )
             for client, part in zip(clients, parts, strict=True)
         ]
+        if most_s < math.inf:
+            asyncio.get_running_loop().call_later(most_s, self.stop)
         async with asyncio.TaskGroup() as beside:
             telling = beside.create_task(_tell(rows, seen)) if seen else None
             async with asyncio.TaskGroup() as group:

@@ -28,6 +28,7 @@ from raybench.clock import NS_PER_S
 from raybench.cluster.search import Searched, Seen
 from raybench.config import Config
 from raybench.datasets import load_pools
+from raybench.load.arrivals import Closed, Replay
 from raybench.load.search import Search
 from raybench.plan import Plan, Trial
 from raybench.practice import Practice
@@ -38,6 +39,9 @@ from raybench.states import TrialState
 
 MOST_REQUESTS, MOST_TIMES = 2000, 3
 """How far a trial that is too short is played on for the length that would do: so many, or so often the planned."""
+
+MOST_WAITED_S = 86_400
+"""How long all that wait for their next request may then wait together, who look every second whether it is over."""
 
 MOST_SEARCHED = 100_000
 """How many requests a search is rehearsed for at most: what no rate overloads would go on for hours."""
@@ -51,7 +55,8 @@ class Need:
     """What it takes to certify the percentile `metric`: the least requests, and the seconds to plan them in.
 
     `met` says that the trial as planned does. `requests` is None where none of the `tried` requests sufficed; where
-    so many fail that no length can, no more are tried than planned.
+    so many fail that no length can, no more are tried than planned. `tried_s` are the seconds in which no more came,
+    where time ended it; `whole` says that the trace has no more.
     """
 
     metric: str
@@ -59,11 +64,16 @@ class Need:
     requests: int | None
     duration_s: float | None
     tried: int
+    tried_s: float | None = None
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Rehearsed:
-    """A trial as it went: `seconds` from T0 to the last reply, their USD, and its row of the trials table."""
+    """A trial as it went, and its row of the trials table.
+
+    `seconds`, and their USD, are from T0 to the last reply, or to the end of its duration if that is later.
+    """
 
     trial: Trial
     seconds: float
@@ -198,7 +208,7 @@ def _rehearse_search(scene: Scene, trial: Trial, search: Search) -> Found:
         rows = practice.play(one, watch)
         left -= len(rows)
         paid_s += practice.clock() / NS_PER_S
-        noted[one.trial_id] |= {"state": TrialState.DONE, "rows": len(rows)}
+        noted[one.trial_id] |= _played(scene, rows)
         return None if too_many else rows
 
     stage = searching.Stage(
@@ -218,34 +228,58 @@ def _rehearse_search(scene: Scene, trial: Trial, search: Search) -> Found:
 def _rehearse_trial(scene: Scene, trial: Trial) -> Rehearsed:
     table = Practice(scene.config, scene.experiment, scene.pool).play(trial)
     noted = next(each for each in scene.manifest["trials"] if each["trial_id"] == trial.trial_id)
-    told = noted | {"state": TrialState.DONE, "rows": len(table)}
+    told = noted | _played(scene, table)
     row = reduce_trial(table, told, scene.manifest).trials.to_pylist()[0]
-    seconds = max(_last_ns(table, "end_ns"), _last_ns(table, "planned_ns")) / NS_PER_S
-    return Rehearsed(
-        trial, seconds, cost_usd(scene.experiment.usd_per_hour, seconds), row, tuple(_needs(scene, trial, table, row))
-    )
+    last_s = max(_last_ns(table, "end_ns"), _last_ns(table, "planned_ns")) / NS_PER_S
+    seconds = max(last_s, trial.warmup_s + (trial.duration_s or 0.0))
+    needs = tuple(_needs(scene, trial, table, row, max(MOST_TIMES * seconds, _longest_s(scene, trial))))
+    return Rehearsed(trial, seconds, cost_usd(scene.experiment.usd_per_hour, seconds), row, needs)
+
+
+def _played(scene: Scene, rows: pa.Table) -> manifests.Manifest:
+    """What a trial's entry says once it was played; without a crew its actors would be guessed from the rows."""
+    crew = {"actors": scene.config.fleet.actors, "ceiling": None}
+    return {"state": TrialState.DONE, "rows": len(rows), "crew": crew}
 
 
 def _last_ns(table: pa.Table, instant: str) -> int:
     return max(filter(None, table[instant].to_pylist()), default=0)
 
 
-def _needs(scene: Scene, trial: Trial, table: pa.Table, row: Mapping[str, Any]) -> Iterator[Need]:
-    """For every percentile asked about, in the trial as planned or else in one that goes on for longer."""
+def _longest_s(scene: Scene, trial: Trial) -> float:
+    """When those who wait for their next request have waited for MOST_WAITED_S together, if they only waited."""
+    load, actors = trial.load, scene.config.fleet.actors
+    if isinstance(load, Closed):
+        return MOST_WAITED_S / load.concurrency if load.think_time_s else math.inf
+    return MOST_WAITED_S / min(actors, trial.max_in_flight or actors)
+
+
+def _needs(scene: Scene, trial: Trial, table: pa.Table, row: Mapping[str, Any], longest_s: float) -> Iterator[Need]:
+    """For every percentile asked about, in the trial as planned or else in one that goes on, `longest_s` at most."""
     wanted = _wanted(scene.config)
     missing = {metric: q for metric, q in wanted.items() if row[f"{metric}_certified"] is None}
     reachable = {metric: q for metric, q in missing.items() if (row["error_rate"] or 0.0) < 1 - q}
-    longer, requests = Requests(table), row["requests"]
-    most = max(MOST_REQUESTS, MOST_TIMES * requests)
-    while requests < most and (ahead := _ahead(longer, reachable)):
-        requests = min(most, math.ceil(max(3 * ahead, 2 * requests)))
-        played = replace(trial, duration_s=None, requests=requests)
-        longer = Requests(Practice(scene.config, scene.experiment, scene.pool).play(played))
+    longer, requests, tried_s = Requests(table), row["requests"], None
+    there = _there(trial)
+    most = min(there, max(MOST_REQUESTS, MOST_TIMES * requests))
+    while requests < most and tried_s is None and (ahead := _ahead(longer, reachable)):
+        asked = int(min(most, math.ceil(max(3 * ahead, 2 * requests))))
+        played = replace(trial, duration_s=None, requests=asked)
+        longer = Requests(Practice(scene.config, scene.experiment, scene.pool).play(played, most_s=longest_s))
+        requests = int(longer.measured.sum())
+        tried_s = longest_s if requests < asked else None
     planned_ns = longer.numbers("planned_ns")[longer.measured]
     for metric, q in wanted.items():
         least = _least(longer, metric, q)
         lasts_s = None if least is None else math.ceil(planned_ns[least - 1] / NS_PER_S - trial.warmup_s + 1e-9)
-        yield Need(metric, metric not in missing, least, lasts_s, requests)
+        yield Need(metric, metric not in missing, least, lasts_s, requests, tried_s, requests == there)
+
+
+def _there(trial: Trial) -> float:
+    """How many requests there are to measure: those of a trace end."""
+    if not isinstance(trial.load, Replay):
+        return math.inf
+    return int((trial.load.offsets_ns(0) >= round(trial.warmup_s * NS_PER_S)).sum())
 
 
 def _ahead(rows: Requests, reachable: Mapping[str, float]) -> float:

@@ -96,8 +96,8 @@ def _trial_cells(each: Rehearsed) -> tuple[str, ...]:
 
 def _need(need: Need, row: Mapping[str, Any]) -> str:
     if need.requests is None:
-        why = " (failures)" if row["failed"] else ""
-        return f"not in {need.tried:,} requests{why}"
+        end = ", all there are" if need.whole else f", {lasting(need.tried_s)}" if need.tried_s else ""
+        return f"not in {need.tried:,} requests{end}{' (failures)' if row['failed'] else ''}"
     least = f"{need.requests:,} requests, {lasting(need.duration_s)}"
     return f"yes (least: {least})" if need.met else f"needs {least}"
 

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from raybench.analysis.columns import TRIALS
 from raybench.analysis.compare import Comparison, Run, compare
 from raybench.cli import app
 from raybench.errors import CriteriaMissedError, InputError
-from raybench.manifest import prompts_hash
+from raybench.load.arrivals import Closed, Replay
+from raybench.manifest import entry, prompts_hash
 from raybench.payloads.pool import Pool
 from raybench.payloads.tokens import counter
+from raybench.plan import Trial
 from raybench.report import comparison as pages
 from raybench.rows import Prompt
 from raybench.rundir import RunDir
@@ -374,6 +377,53 @@ def test_a_price_or_a_seed_that_changed_is_remarked() -> None:
     found = compare(base, candidate)
     assert [each.what for each in found.remarks] == ["seed", "price_per_hour"]
     assert not found.differences
+
+
+def test_timeouts_or_load_actors_that_changed_are_remarked_where_both_runs_say_them() -> None:
+    base, candidate = run(near(1.0)), run(near(1.0), config={"timeouts": {"stream": 100.0}, "fleet": {"actors": 4}})
+    assert compare(base, candidate).remarks == ()
+    assert isinstance(base.manifest, dict)
+    base.manifest["config"] = {"timeouts": {"stream": 10.0}, "fleet": {"actors": 1}}
+    found = compare(base, candidate)
+    assert [each.text for each in found.remarks] == [
+        'the config: timeouts is {"stream": 10.0} in the base, {"stream": 100.0} in the candidate',
+        'the config: fleet is {"actors": 1} in the base, {"actors": 4} in the candidate',
+    ]
+
+
+def a_replay(folder: Path, every_ms: int, **other: Any) -> Trial:
+    """A trial that replays `folder`/t.jsonl: forty requests, one every so often."""
+    folder.mkdir(exist_ok=True)
+    arrivals = (f'{{"timestamp": {n * every_ms}, "input_length": 9, "output_length": 5}}\n' for n in range(40))
+    (folder / "t.jsonl").write_text("".join(arrivals))
+    load = Replay(folder / "t.jsonl", **other)
+    return Trial("e~p~l~0", 0, "e", "p", load, 0, 0, 0.0, 20.0, None, 7, None)
+
+
+def test_replays_of_traces_that_differ_under_one_name_are_refused(tmp_path: Path) -> None:
+    slow, quick, same = (
+        entry(a_replay(tmp_path / name, every_ms)) for name, every_ms in (("a", 1000), ("b", 20), ("c", 1000))
+    )
+    assert slow["load"] == quick["load"] == "replay-t-x1.0"
+    rows = run(near(1.0, load="replay-t-x1.0", kind="replay", concurrency=None)).trials
+    base, other, again = (Run(manifest([each]), rows) for each in (slow, quick, same))
+    with pytest.raises(InputError, match=r'trial "e~p~replay-t-x1\.0": load_hash is "[0-9a-f]{32}" in the base'):
+        compare(base, other)
+    assert [each.what for each in compare(base, other, anyway=True).differences] == ["load_hash"]
+    assert compare(base, again).differences == ()
+    del slow["load_hash"]
+    assert compare(Run(manifest([slow]), rows), other).differences == ()
+
+
+def test_the_hash_of_a_replay_is_of_what_it_plays(tmp_path: Path) -> None:
+    """Every 20 ms at the tenth of the speed is every 200 ms; a slice is another load."""
+    whole, slowed, part = (
+        entry(a_replay(tmp_path, every_ms, **other))["load_hash"]
+        for every_ms, other in ((200, {}), (20, {"speed": 0.1}), (200, {"slice_s": (0.0, 4.0)}))
+    )
+    assert whole == slowed != part
+    closed = replace(a_replay(tmp_path, 200), load=Closed(2))
+    assert entry(closed)["load_hash"] is None
 
 
 def test_the_hash_tells_prompts_apart_and_nothing_else() -> None:

@@ -75,6 +75,13 @@ def test_it_foretells_time_cost_latency_and_throughput(rehearsed: Rehearsed) -> 
     assert trial.usd == told.usd() == told.usd("a") == pytest.approx(36 * 2 * trial.seconds / 3600)
 
 
+def test_a_trial_lasts_for_its_duration_however_early_its_last_reply(rehearsed: Rehearsed) -> None:
+    """One request arrives at 0 s and the next at 100 s."""
+    (trial,) = rehearsed("{kind: constant, rate: 0.01, duration: 60s, warmup: 5s}").trials
+    assert trial.seconds == 65
+    assert trial.usd == pytest.approx(36 * 2 * 65 / 3600)
+
+
 def test_no_fewer_requests_than_the_floor_ever_do(rehearsed: Rehearsed) -> None:
     (trial,) = rehearsed("{kind: closed, concurrency: 1, requests: 129}").trials
     p95, p99 = trial.needs
@@ -154,6 +161,19 @@ def test_all_actors_play_their_parts(rehearsed: Rehearsed) -> None:
     assert four["prompt_repeats_max"] == one["prompt_repeats_max"]
 
 
+@pytest.mark.parametrize(
+    "load",
+    [
+        "{kind: closed, concurrency: 3, requests: 10, think_time: 1s}",
+        "{kind: poisson, rate: 10, max_in_flight: 3, requests: 100}",
+    ],
+)
+def test_actors_without_a_place_lose_no_rows(load: str, rehearsed: Rehearsed) -> None:
+    (trial,) = rehearsed(load, more="fleet: {actors: 5}\n").trials
+    assert trial.row["missing_rows"] == 0
+    assert "lost_rows" not in trial.row["reasons"]
+
+
 def test_it_is_the_same_twice_and_however_many_processes_play_it(rehearsed: Rehearsed) -> None:
     load = "{kind: poisson, rate: 1, requests: 80}\n  - {kind: closed, concurrency: 2, requests: 80}"
     payload = "\n  - {name: q, dataset: {synthetic: {prompts: 200}}, tokens: [20, 30]}\nloads:\n  - "
@@ -198,6 +218,43 @@ def test_a_trial_planned_long_is_played_on_to_three_times_that_and_the_text_says
     assert ("; 1 would not even at 630 requests" in text(told)) == (not enough)
 
 
+def test_a_trace_is_played_to_its_last_request_and_the_text_says_that_it_has_no_more(
+    rehearsed: Rehearsed, tmp_path: Path
+) -> None:
+    """Sixty requests, one a second, of which the first five are warm-up."""
+    arrivals = (f'{{"timestamp": {n * 1000}, "input_length": 9, "output_length": 5}}\n' for n in range(60))
+    (tmp_path / "t.jsonl").write_text("".join(arrivals))
+    told = rehearsed("{kind: replay, trace: t.jsonl, warmup: 5s, requests: 20}")
+    p95, p99 = told.trials[0].needs
+    assert p95 == Need("latency_p95", False, None, None, 55, whole=True)
+    assert p99 == Need("latency_p99", False, None, None, 55, whole=True)
+    assert "not in 55 requests, all there are" in text(told)
+
+
+def test_a_trial_that_mostly_waits_is_played_on_for_a_bounded_time(
+    rehearsed: Rehearsed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One request every 100 s, the first at once; four slots that may wait for a quarter of the time each."""
+    monkeypatch.setattr(rehearsal, "MOST_WAITED_S", 7200)
+    told = rehearsed(
+        "{kind: constant, rate: 0.01, duration: 30s}\n"
+        "  - {kind: closed, concurrency: 4, think_time: 200s, requests: 4}"
+    )
+    seldom, thinking = told.trials
+    assert seldom.needs[0] == Need("latency_p95", False, None, None, 72, tried_s=7200)
+    assert thinking.needs[0] == Need("latency_p95", False, None, None, 4 * 8, tried_s=1800)
+    assert "not in 72 requests, 2.0 h" in text(told)
+    assert "not in 32 requests, 30 min" in text(told)
+
+
+def test_a_trial_planned_for_longer_than_that_is_played_on_to_three_times_its_time(
+    rehearsed: Rehearsed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearsal, "MOST_WAITED_S", 60)
+    (trial,) = rehearsed("{kind: constant, rate: 0.01, duration: 1000s}").trials
+    assert trial.needs[0] == Need("latency_p95", False, None, None, 30, tried_s=3000)
+
+
 def test_one_trial_that_no_length_would_do_for_reads_as_a_sentence(rehearsed: Rehearsed) -> None:
     (trial,) = (told := rehearsed("{kind: closed, concurrency: 1, duration: 10s}")).trials
     hopeless = tuple(replace(need, requests=None, duration_s=None, tried=2000) for need in trial.needs)
@@ -213,7 +270,7 @@ def test_its_values_are_json(rehearsed: Rehearsed) -> None:
     told = json.loads(json.dumps(as_dict(played)))
     need = played.trials[0].needs[0]
     shown = {"metric": "latency_p95", "met": False, "requests": need.requests, "duration_s": need.duration_s}
-    assert told["trials"][0]["needs"][0] == shown | {"tried": need.tried}
+    assert told["trials"][0]["needs"][0] == shown | {"tried": need.tried, "tried_s": None, "whole": False}
     assert told["trials"][0]["row"]["latency_mean"] == played.trials[0].row["latency_mean"]
     assert told["experiments"] == [{"experiment": "a", "seconds": told["seconds"], "usd": told["usd"]}]
 
@@ -272,6 +329,15 @@ def test_a_search_has_a_line_a_sentence_and_its_probes_as_json(found: Rehearsal)
     assert told["verdict"]["rate"] == verdict.rate
     assert (told["seconds"], told["usd"]) == (search.seconds, search.usd)
     assert len(told["probes"]) == verdict.probes
+
+
+def test_a_search_with_more_actors_than_its_first_look_has_places_certifies(rehearsed: Rehearsed) -> None:
+    search = SEARCH.replace("certify: 60s", "certify: 20s")
+    (found,) = rehearsed(search, SERIAL, more="fleet: {actors: 2}\n").searches
+    assert [probe.seen.fault for probe in found.searched.probes if probe.probe.step is Step.SANITY] == [None]
+    assert found.searched.verdict is not None
+    assert found.searched.verdict.rate is not None
+    assert 8 < found.searched.verdict.rate < 20
 
 
 def test_a_search_that_would_end_at_its_caps_says_which(rehearsed: Rehearsed) -> None:

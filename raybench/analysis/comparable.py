@@ -13,11 +13,15 @@ SAME_RUN = ("region", "model", "criteria")
 SAME_EXPERIMENT = (
     "instance_type", "instance_count", "simulated", "container", "route", "dialect", "parameters"
 )  # fmt: skip
-SAME_TRIAL = ("kind", "concurrency", "rate")
+SAME_TRIAL = ("kind", "concurrency", "rate", "load_hash")
+KNOWN = ("model", "load_hash")
+"""What is only told apart where both runs say something."""
+
 STOOD_FOR_HASH = ("datasets", "tokens", "language", "kept", "dropped", "prompt_tokens_mean")
 """What tells prompts apart, more or less, where a run has no hash of them."""
 
 REMARKED_RUN = ("raybench", "seed")
+REMARKED_CONFIG = ("timeouts", "fleet")
 REMARKED_EXPERIMENT = ("price_per_hour",)
 REMARKED_TRIAL = ("warmup_s",)
 MOST_CHARS = 80
@@ -41,7 +45,7 @@ class Difference:
 def differences(base: Manifest, candidate: Manifest) -> tuple[Difference, ...]:
     """Why the runs are not comparable: differences of what both have; none is what it should be."""
     return (
-        *_of("the run", SAME_RUN, base, candidate, known=("model",)),
+        *_of("the run", SAME_RUN, base, candidate, known=KNOWN),
         *_of_named("experiment", "experiments", SAME_EXPERIMENT, base, candidate),
         *_payloads(base, candidate),
         *_kinds(base, candidate),
@@ -53,9 +57,16 @@ def remarks(base: Manifest, candidate: Manifest) -> tuple[Difference, ...]:
     """Differences that do not forbid a comparison, but may explain what it finds."""
     return (
         *_of("the run", REMARKED_RUN, base, candidate),
+        *_of("the config", REMARKED_CONFIG, _config(base), _config(candidate), known=REMARKED_CONFIG),
         *_of_named("experiment", "experiments", REMARKED_EXPERIMENT, base, candidate),
         *_of_trials(REMARKED_TRIAL, base, candidate),
     )
+
+
+def _config(run: Manifest) -> Manifest:
+    """The config as a run's file has it; nothing where it has none."""
+    config = run.get("config")
+    return config if isinstance(config, Mapping) else {}
 
 
 def unhashed(base: Manifest, candidate: Manifest) -> list[str]:
@@ -110,7 +121,7 @@ def _of_trials(names: Sequence[str], base: Manifest, candidate: Manifest) -> Ite
     ours, theirs = ({key_of(trial): trial for trial in run["trials"]} for run in (base, candidate))
     for key in theirs:
         if key in ours:
-            yield from _of(f"trial {_shown('~'.join(key))}", names, ours[key], theirs[key])
+            yield from _of(f"trial {_shown('~'.join(key))}", names, ours[key], theirs[key], known=KNOWN)
 
 
 def key_of(trial: Mapping[str, Any]) -> Key:
