@@ -13,7 +13,7 @@ from raybench import __version__
 from raybench.cluster.search import Searched
 from raybench.cluster.search_text import sentence
 from raybench.config import Config
-from raybench.load.arrivals import Closed, Replay
+from raybench.load.arrivals import Closed, Load, Replay
 from raybench.load.search import Search
 from raybench.payloads.pool import Pool
 from raybench.plan import Plan, Trial
@@ -115,8 +115,13 @@ def prompts_hash(pool: Pool) -> str:
     return digest.hexdigest()
 
 
-def arrivals_hash(load: Replay) -> str:
-    """BLAKE2b over the instants that a replay plays, its slice at its speed: equal where two runs sent alike."""
+def load_hash(load: Load | Search) -> str | None:
+    """BLAKE2b over the instants that a replay plays, its slice at its speed: equal where two runs sent alike.
+
+    None for a load that its label says all of.
+    """
+    if not isinstance(load, Replay):
+        return None
     return blake2b(load.offsets_ns(0).astype("<i8").tobytes(), digest_size=16).hexdigest()
 
 
@@ -135,7 +140,7 @@ def entry(trial: Trial) -> Manifest:
         "payload": trial.payload,
         "load": load.label,
         "kind": load.kind,
-        "load_hash": arrivals_hash(load) if isinstance(load, Replay) else None,
+        "load_hash": load_hash(load),
         "concurrency": load.concurrency if isinstance(load, Closed) else None,
         "rate": load.rate,
         "think_time_s": load.think_time_s if isinstance(load, Closed) else None,

@@ -160,11 +160,16 @@ def _config(rundir: RunDir, manifest: Mapping[str, Any]) -> Config:
 
 
 def _same(rundir: RunDir, manifest: Mapping[str, Any], matrix: Plan, pools: Mapping[str, Pool]) -> None:
-    """Refuses to pool rows with strangers: the plan and the prompts must be those that the run began with."""
+    """Refuses to pool rows with strangers: plan, arrivals and prompts must be those that the run began with."""
     began = [trial["trial_id"] for trial in manifest["trials"] if not _is_probe(trial)]
     began += [search["trial_id"] for search in manifest.get("searches", ())]
     if sorted(trial.trial_id for trial in matrix.trials) != sorted(began):
         raise InputError("its plan would be another now", where=str(rundir.path), allowed="start a new run")
+    hashes = {trial["trial_id"]: trial.get("load_hash") for trial in manifest["trials"]}
+    for trial in matrix.trials:
+        if hashes.get(trial.trial_id) not in (None, manifests.load_hash(trial.load)):
+            where, problem = str(rundir.path), "its arrivals would be others now: a trace changed"
+            raise InputError(problem, where=where, key=f"load {trial.load.label}", allowed="start a new run")
     for payload in manifest["payloads"]:
         if manifests.prompts_hash(pools[payload["name"]]) != payload["payload_hash"]:
             where, problem = str(rundir.path), "its prompts would be others now: a dataset changed"

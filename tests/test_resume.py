@@ -149,6 +149,23 @@ def test_a_dataset_that_changed_is_refused(stopped: RunDir) -> None:
         resume(stopped.path, "local", Screen())
 
 
+def test_a_trace_that_changed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "prompt number 1 says hello"}))
+    line = '{{"timestamp": {}, "input_length": 5, "output_length": 3}}\n'
+    (tmp_path / "trace.jsonl").write_text("".join(line.format(100 * k) for k in range(100)))
+    file = tmp_path / "stopped.yaml"
+    file.write_text(CONFIG.replace("kind: closed, concurrency: [1, 2]", "kind: replay, trace: trace.jsonl"))
+    config = load_config(file)
+    run = RunDir.create(tmp_path / "run")
+    run.write(file.name, config.text.encode())
+    manifest = begun(config, tmp_path)
+    manifest["trials"][0]["state"] = "partial"
+    run.write_manifest(manifest)
+    (tmp_path / "trace.jsonl").write_text("".join(line.format(50 * k) for k in range(100)))
+    with pytest.raises(InputError, match="its arrivals would be others now: a trace changed"):
+        resume(run.path, "local", Screen())
+
+
 def test_a_dataset_that_is_gone_is_named(stopped: RunDir) -> None:
     changed(stopped)
     (stopped.path.parent / "prompts.jsonl").unlink()
