@@ -5,7 +5,9 @@ A row holds where every one of its tests passed; one that nothing tests, or whos
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ import pytest
 HERE = Path(__file__).parent
 KILL_POINTS = 20
 """The least seeds that the faults of whole runs are played with."""
+
+TWO_AT_ONCE = ("-n", "2", "--dist", "loadgroup")
 
 
 @dataclass(frozen=True)
@@ -122,15 +126,15 @@ MATRIX = (
 
 
 class Watched:
-    """A pytest plugin that keeps how each test ended."""
+    """A pytest plugin that finds the tests of the matrix, and then keeps how each ended."""
 
     def __init__(self, matrix: Sequence[Fault]) -> None:
-        self.matrix, self.ended = matrix, dict[str, str]()
+        self.matrix, self.found, self.ended = matrix, list[str](), dict[str, str]()
 
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Leaves only the tests of the matrix."""
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
         wanted = [prefix for fault in self.matrix for prefix in fault.tests]
-        items[:] = [item for item in items if any(name_of(item.nodeid).startswith(prefix) for prefix in wanted)]
+        ids = [item.nodeid for item in session.items]
+        self.found = [one for one in ids if any(name_of(one).startswith(prefix) for prefix in wanted)]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         name = name_of(report.nodeid)
@@ -144,8 +148,8 @@ class Watched:
 
 
 def name_of(nodeid: str) -> str:
-    """A test's name from this folder on."""
-    return nodeid.removeprefix("tests/")
+    """A test's name from this folder on, without the group that pytest-xdist has it in."""
+    return nodeid.removeprefix("tests/").partition("@")[0]
 
 
 def main(*names: str) -> int:
@@ -156,8 +160,11 @@ def main(*names: str) -> int:
         return 2
     watched = Watched(matrix)
     files = sorted({prefix.partition("::")[0] for fault in matrix for prefix in fault.tests})
-    words = ["--tb=short", f"--kill-points={KILL_POINTS}"]
-    code = pytest.main([*(str(HERE / file) for file in files), *words], plugins=[watched])
+    points = f"--kill-points={KILL_POINTS}"
+    with redirect_stdout(StringIO()) as said:
+        pytest.main(["--collect-only", points, *(str(HERE / file) for file in files)], plugins=[watched])
+    assert watched.found, said.getvalue()
+    code = pytest.main([*TWO_AT_ONCE, "--tb=short", points, *watched.found], plugins=[watched])
     held = 0
     print(f"\n{'fault':<40}{'promised':<58}{'tests':>5}  held")
     for fault in matrix:
