@@ -219,15 +219,39 @@ def test_slots_that_fall_into_step_are_no_reason_where_no_criterion_asks_for_a_p
         ({"lag_p90_ms": "11", "lag_p99_ms": "149", "lag_max_ms": "149.9"}, 4.9, "INVALID"),
         ({"lag_p90_ms": "9", "lag_p99_ms": "149", "lag_max_ms": "151"}, 4.9, "INVALID"),
         ({"lag_p90_ms": "9", "lag_p99_ms": "149", "lag_max_ms": "149.9", "cpu_s": "4.8"}, 4.9, "INVALID"),
-        ({"lag_p90_ms": "0.4", "lag_p99_ms": "11", "lag_max_ms": "20"}, 5.0, "INVALID"),
+        ({"lag_p90_ms": "0.4", "lag_p95_ms": "11", "lag_p99_ms": "20", "lag_max_ms": "20"}, 4.9, "VALID"),
+        ({"lag_p90_ms": "0.4", "lag_p95_ms": "11", "lag_p99_ms": "20", "lag_max_ms": "20"}, 5.0, "INVALID"),
+        ({"lag_p90_ms": "0.4", "lag_p95_ms": "0.4", "lag_p99_ms": "11", "lag_max_ms": "20"}, 14.9, "VALID"),
+        ({"lag_p90_ms": "0.4", "lag_p95_ms": "0.4", "lag_p99_ms": "11", "lag_max_ms": "20"}, 15.0, "INVALID"),
     ],
-    ids=["a few wakeups", "one in ten", "one far too late", "a busy client", "a window long enough for its p99"],
+    ids=[
+        *("a few delays", "one in ten", "one far too late", "a busy client", "too short for its p95"),
+        *("long enough for its p95", "too short for its p99", "long enough for its p99"),
+    ],
 )
-def test_in_a_short_window_a_few_late_wakeups_are_a_remark_and_one_in_ten_is_not(
+def test_in_a_short_window_a_few_late_delays_are_a_remark_and_one_in_ten_is_not(
     said: dict[str, str], seconds: float, valid: str
 ) -> None:
     found = long(loop(round(seconds / 0.05), 0.05), duration_s=seconds, actors=actors(**said))
     assert (found["valid"], found["reasons"]) == (valid, ["client_lag"])
+
+
+@pytest.mark.parametrize(
+    ("window_s", "stalls", "valid"),
+    [
+        *((5.0, 1, "VALID"), (5.0, 2, "INVALID")),
+        *((14.9, 5, "VALID"), (14.9, 6, "INVALID")),
+        *((15.0, 1, "VALID"), (15.0, 2, "INVALID")),
+    ],
+)
+def test_stalls_as_long_as_is_allowed_decide_nothing_alone_and_something_together(
+    window_s: float, stalls: int, valid: str
+) -> None:
+    lags = [150.0 - 20 * k for k in range(8)] * stalls
+    lags = [0.0] * (round(window_s / 0.02) - len(lags)) + sorted(lags)
+    said = {f"lag_p{p}_ms": str(lags[p * (len(lags) - 1) // 100]) for p in (90, 95, 99)}
+    rows = loop(round(window_s / 0.05), 0.05)
+    assert long(rows, duration_s=window_s, actors=actors(lag_max_ms="150", **said))["valid"] == valid
 
 
 def test_a_lag_is_judged_by_what_a_request_takes() -> None:
