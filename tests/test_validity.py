@@ -254,10 +254,58 @@ def test_stalls_as_long_as_is_allowed_decide_nothing_alone_and_something_togethe
     assert long(rows, duration_s=window_s, actors=actors(lag_max_ms="150", **said))["valid"] == valid
 
 
-def test_a_lag_is_judged_by_what_a_request_takes() -> None:
-    slow = [row(i, 10 * i, 10 * i + 0.05, 10 * i + 10) for i in range(10)]
-    found = long(slow, actors=actors(lag_p99_ms="60", lag_max_ms="200"))
-    assert (found["valid"], found["reasons"]) == ("VALID", [])
+def slow(first_s: float | None, late_s: float = 0.0) -> list[Row]:
+    """Twenty replies of 30 s, one after another; each streams from `first_s` on, or comes in one piece."""
+    chunks = () if first_s is None else (first_s, 15.0, 30.0)
+    begins = [30.0 * i for i in range(20)]
+    return [row(i, at, at + late_s, at + 30, chunks=[at + chunk for chunk in chunks]) for i, at in enumerate(begins)]
+
+
+@pytest.mark.parametrize(
+    ("first_s", "said", "valid"),
+    [
+        (None, {"lag_p99_ms": "550", "lag_max_ms": "2900"}, "VALID"),
+        (None, {"lag_p99_ms": "601", "lag_max_ms": "2900"}, "INVALID"),
+        (None, {"lag_p99_ms": "550", "lag_max_ms": "3001"}, "INVALID"),
+        (10.0, {"lag_p99_ms": "550", "lag_max_ms": "2900"}, "VALID"),
+        (0.3, {"lag_p99_ms": "550", "lag_max_ms": "2900"}, "INVALID"),
+        (0.3, {"lag_p99_ms": "31", "lag_max_ms": "100"}, "INVALID"),
+        (0.3, {"lag_p99_ms": "29", "lag_max_ms": "149"}, "VALID"),
+        (0.3, {"lag_p99_ms": "29", "lag_max_ms": "151"}, "INVALID"),
+        (1.0, {"lag_p99_ms": "99", "lag_max_ms": "499"}, "VALID"),
+        (0.03, {"lag_p99_ms": "9.9", "lag_max_ms": "20"}, "VALID"),
+    ],
+)
+def test_a_lag_is_judged_by_what_a_reply_takes_and_if_it_streams_by_its_first_token(
+    first_s: float | None, said: dict[str, str], valid: str
+) -> None:
+    found = long(slow(first_s), duration_s=600.0, actors=actors(**said))
+    assert (found["valid"], found["reasons"]) == (valid, [] if valid == "VALID" else ["client_lag"])
+
+
+@pytest.mark.parametrize(
+    ("first_s", "late_s", "valid"),
+    [(None, 0.5, "VALID"), (None, 0.61, "INVALID"), (0.3, 0.05, "INVALID"), (0.3, 0.029, "VALID")],
+)
+def test_lateness_is_judged_by_what_a_reply_takes_and_if_it_streams_by_its_first_token(
+    first_s: float | None, late_s: float, valid: str
+) -> None:
+    found = long(slow(first_s, late_s), duration_s=600.0, **OPEN)
+    assert (found["valid"], found["reasons"]) == (valid, [] if valid == "VALID" else ["late_starts"])
+
+
+@pytest.mark.parametrize(("first_s", "valid"), [(1.0, "VALID"), (0.3, "INVALID")])
+def test_what_selftest_saw_above_its_ceiling_is_judged_by_the_first_token_too(first_s: float, valid: str) -> None:
+    ceiling = {"streams": 0.5, "chunks_per_s": 0.01, "limit": "client", "error_ms": 40.0}
+    found = long(slow(first_s), duration_s=600.0, crew={"actors": 1, "ceiling": ceiling})
+    assert (found["valid"], found["reasons"]) == (valid, ["client_lag"])
+
+
+def test_replies_that_stream_are_judged_no_more_loosely_than_those_in_one_piece() -> None:
+    """A first token after 0.9 s of 1 s: a tenth of that would be four and a half times what a reply allows."""
+    rows = [row(i, i, i, i + 1, chunks=[i + 0.9, i + 1]) for i in range(100)]
+    for lag, valid in (("19", "VALID"), ("21", "INVALID")):
+        assert long(rows, actors=actors(lag_p99_ms=lag, lag_max_ms="100"))["valid"] == valid
 
 
 def test_rows_of_several_actors_are_complete_when_each_has_counted_without_a_gap() -> None:

@@ -13,13 +13,20 @@ from raybench.analysis.facts import DRIFT
 from raybench.analysis.metrics import Facts
 
 LATE_S, LATE_SHARE = 0.01, 0.02
-"""A p99 delay of the client's own may be so long, or this share of what a request takes."""
+"""A p99 delay of the client's own may be so long, or this share of what a reply takes."""
+
+FIRST = 5
+"""Of the time to a first token a delay may be so many times that share: a tenth, if it is its p99.
+
+One stamp in a hundred that is a tenth off moves a mean by thousandths, and a p99 by less than a thousand requests
+leave open.
+"""
 
 LATE_SLOTS = 5
 """How many times that a closed load may start late before it counts."""
 
 LAG_MAX_S, LAG_MAX_SHARE = 0.15, 0.1
-"""The longest delay of the client's event loop may be so long, or this share of what a request takes."""
+"""The longest delay of the client's event loop may be so long, or this share of what a reply takes."""
 
 LAG_WINDOWS_S = {"p99": 15.0, "p95": 5.0, "p90": 0.0}
 """From what window on a percentile of the event loop's delays decides: one as long as LAG_MAX_S must not make it.
@@ -92,8 +99,10 @@ def _counted(code: str, column: str, text: str, remedy: str) -> Check:
 
 
 def _usual_s(summary: Facts) -> float:
-    """What a request usually takes; delays are judged by it."""
-    return summary.get("service_latency_p50") or summary.get("service_latency_mean") or 0.0
+    """What a reply usually takes, or FIRST times its first token if that is less; delays are judged by it."""
+    reply_s = summary.get("service_latency_p50") or summary.get("service_latency_mean") or 0.0
+    first_s = summary.get("ttft_p50") or summary.get("ttft_mean")
+    return min(reply_s, FIRST * first_s) if first_s else reply_s
 
 
 LESS_PER_ACTOR = "use more load actors, a quieter machine, or less load per core"
@@ -127,7 +136,7 @@ def _lagged(summary: Facts, which: str) -> Iterator[Reason]:
 def _over_ceiling(summary: Facts) -> Iterator[Reason]:
     """More than an actor carries, both in streams and in chunks: many streams of few chunks are little work.
 
-    Where selftest saw by how much the stamps are then late, and that is small beside a request, it is a remark.
+    Where selftest saw by how much the stamps are then late, and that is small beside what is timed, it is a remark.
     """
     streams, most = summary.get("streams") or 0.0, summary.get("ceiling_streams")
     chunks, most_chunks = summary.get("chunks_per_s") or 0.0, summary.get("ceiling_chunks_per_s") or 0.0
