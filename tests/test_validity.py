@@ -109,7 +109,7 @@ TRIPS: list[Trips] = [
         lambda: long(slow_queue(1000), {"latency_mean": 99}, duration_s=1200.0, **OPEN),
     ),
     ("near_saturation", "VALID", lambda: long(slow_queue(1000), duration_s=1200.0, **OPEN)),
-    ("near_saturation", "VALID", lambda: long(in_step(), P95)),
+    ("near_saturation", "INCONCLUSIVE", lambda: long(in_step(), P95)),
     ("too_few", "INCONCLUSIVE", lambda: long(loop(71), P95, duration_s=71.0)),
     ("too_few", "INCONCLUSIVE", lambda: long(loop(367, 0.2), {"latency_mean": 5.0}, **OPEN)),
     ("too_few", "INCONCLUSIVE", lambda: long([])),
@@ -203,6 +203,24 @@ def test_a_trial_in_which_everything_failed_is_a_finding_and_not_a_fault_of_the_
     found = long(rows, {"latency_mean": 5.0, "error_rate": 0.01}, duration_s=50.0)
     assert (found["valid"], found["reasons"]) == ("VALID", [])
     assert (found["criteria_met"], found["missed"]) == (False, ["error_rate"])
+
+
+@pytest.mark.parametrize("limit", [1.2, 1.0], ids=["within", "beyond"])
+def test_a_percentile_of_slots_that_fall_into_step_neither_passes_nor_fails(limit: float) -> None:
+    found = long(in_step(), {"latency_p95": limit, "latency_mean": 2.0})
+    assert (found["latency_p95_low"], found["latency_p95_high"]) == (None, None)
+    assert (found["valid"], found["reasons"]) == ("INCONCLUSIVE", ["near_saturation"])
+    assert (found["criteria_met"], found["missed"], found["unsure"]) == (None, [], ["latency_p95"])
+    (text,) = found["reason_texts"]
+    assert text == "100 requests are worth 12 independent ones: latency_p95 is not certified; measure longer"
+
+
+@pytest.mark.parametrize(("limit", "met"), [(1.3, True), (1.0, False)], ids=["within", "beyond"])
+def test_a_percentile_of_slots_that_do_not_passes_or_fails(limit: float, met: bool) -> None:
+    rows = ordinary()
+    found = long(rows, {"latency_p95": limit}, duration_s=(rows[-1].planned_ns + 1) / 1e9)
+    assert (found["valid"], found["reasons"]) == ("VALID", [])
+    assert (found["criteria_met"], found["missed"], found["unsure"]) == (met, [] if met else ["latency_p95"], [])
 
 
 def test_slots_that_fall_into_step_are_no_reason_where_no_criterion_asks_for_a_percentile() -> None:

@@ -250,7 +250,7 @@ TRIALS = pa.schema(
             means="all of them; null if none is set, or one cannot be told and none is missed",
         ),
         _field("missed", _TEXTS, means="criteria that are missed, interval and all"),
-        _field("unsure", _TEXTS, means="criteria whose limit lies inside the interval"),
+        _field("unsure", _TEXTS, means="criteria whose limit lies inside the interval, or whose number has none"),
     ]
 )
 """The trials table: one row per trial."""

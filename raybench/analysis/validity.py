@@ -249,7 +249,7 @@ def _percentiles(criteria: Mapping[str, float]) -> Iterator[tuple[str, float]]:
 def _near_saturation(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
     """Means and percentiles whose interval was refused, because in long queues requests are alike.
 
-    A closed load has no long queue, but its slots fall into step: there it is a remark, if a criterion asks for it.
+    A closed load has no long queue, but its slots fall into step: of there only what a criterion asks for is said.
     """
     closed = summary.get("kind") == "closed"
     asked = () if closed else tuple(f"latency_{p}" for p in QUANTILES)
@@ -258,7 +258,7 @@ def _near_saturation(summary: Facts, criteria: Mapping[str, float]) -> Iterator[
         requests, worth = summary.get("requests") or 0, summary.get("n_eff") or 0.0
         text = f"{requests:,} requests are worth {worth:,.0f} independent ones: {refused[-1]} is not certified"
         remedy = "measure longer" if closed else "lower the rate, or measure much longer"
-        decides = not closed and any(name in criteria for name in refused)
+        decides = any(name in criteria for name in refused)
         yield Reason("near_saturation", text, remedy, Valid.INCONCLUSIVE if decides else Valid.VALID)
 
 
