@@ -7,7 +7,7 @@ from typing import Any
 import made
 import pyarrow as pa
 
-from raybench.analysis.columns import TRIALS
+from raybench.analysis.columns import RATES, TRIALS
 from raybench.analysis.reduce import Findings, reduce
 from raybench.analysis.tables import CURVES, FAILURES, TOKENS
 from raybench.analysis.timeline import DENSITY, OVER_TIME
@@ -54,7 +54,10 @@ BUCKETS = ["en_1-500", "en_500-1000", "en_1000-2000", "en_2000-3000", "en_3000-3
 
 
 def trial(instance: str, name: str, payload: str, concurrency: int, **known: Any) -> dict[str, Any]:
-    """A row of TRIALS: what is not said is null, and the price follows from the rate."""
+    """A row of TRIALS: what is not said is null, the price follows from the rate.
+
+    A mean or a price whose interval is not said is exact.
+    """
     row: dict[str, Any] = dict.fromkeys(TRIALS.names)
     row |= {
         "trial_id": f"{name}/{payload}/closed-{concurrency}",
@@ -87,6 +90,9 @@ def trial(instance: str, name: str, payload: str, concurrency: int, **known: Any
     for end in ("", "_low", "_high"):
         rate = row[f"transactions_per_minute{ {'': '', '_low': '_high', '_high': '_low'}[end] }"]
         row[f"price_per_10k_txn{end}"] = None if rate is None else row["price_per_hour"] / 60 / rate * 10_000
+    exact = [name for name in ("latency_mean", *(name for name in RATES if name.startswith("price"))) if row[name]]
+    ends = {name + end: row[name] for name in exact for end in ("_low", "_high")}
+    row |= {end: value for end, value in ends.items() if row[end] is None}
     values = {name: row[{"cost_per_10k": "price_per_10k_txn"}.get(name, name)] for name in CRITERIA}
     row["missed"] = [name for name, limit in CRITERIA.items() if values[name] is not None and values[name] > limit]
     row["criteria_met"] = not row["missed"]

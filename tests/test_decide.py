@@ -161,9 +161,37 @@ def test_what_has_no_upper_end_to_its_interval_is_not_surely_within_a_limit() ->
     assert states(row, latency_p95=2.0) == [(Standing.UNSURE, 0.745)]
     assert states(row, latency_p95=1.0) == [(Standing.FAIL, 1.49)]
     assert states(row, cost_per_10k=50.0) == [(Standing.UNSURE, 0.2)]
-    assert states(row, latency_mean=2.0) == [(Standing.PASS, 0.5)], "what has no interval is taken by its number"
     assert "$10.00 per 10k (95 % interval ≥ 9.00)" in said(decided(row))[0]
     assert (span(1.48, None, seconds), span(None, None, seconds)) == ("(≥ 1.48)", "")
+
+
+@pytest.mark.parametrize(
+    ("criterion", "why"),
+    [
+        ("latency_p95", "its requests were too much alike"),
+        ("latency_mean", "a single request was answered"),
+        ("cost_per_10k", "the window had no room for two requests"),
+    ],
+)
+def test_a_number_without_an_interval_neither_surely_passes_nor_fails(criterion: str, why: str) -> None:
+    column = criterion_column(criterion)
+    bare = made("a", 1, 1.0, 10.0) | {column: 10.0}
+    for limit in (10.1, 9.9):
+        assert states(bare, **{criterion: limit}) == [(Standing.UNSURE, 10.0 / limit)], why
+        assert standing.met(standing.states(bare, {criterion: limit})) is None
+    known = bare | {f"{column}_low": 9.95, f"{column}_high": 10.05}
+    assert states(known, **{criterion: 10.1})[0][0] is Standing.PASS
+    assert standing.met(standing.states(known, {criterion: 10.1})) is True
+    assert states(known, **{criterion: 9.9})[0][0] is Standing.FAIL
+    assert standing.met(standing.states(known, {criterion: 9.9})) is False
+
+
+def test_a_number_without_an_interval_counts_by_itself() -> None:
+    found = decided(made("a", 1, 1.0, 45.0), made("a", 4, 6.0, 20.0))
+    assert found.winner == "a/p/closed-1/0"
+    assert [state.standing for state in found.settings["a/p/closed-1/0"].states] == [
+        *(Standing.UNSURE, Standing.UNSURE, Standing.PASS)
+    ]
 
 
 def test_a_percentile_among_requests_that_never_finished_fails_without_a_number() -> None:

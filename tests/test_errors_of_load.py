@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -13,6 +13,8 @@ from test_compare import run
 from world import MS, Played, S, World, summary, whole
 
 from raybench.analysis.compare import compare
+from raybench.clock import Clock
+from raybench.cluster.lag import probe_lag
 from raybench.errors import InputError
 from raybench.load.arrivals import Closed, Constant, Poisson
 from raybench.rows import Outcome
@@ -63,6 +65,36 @@ def test_1_coordinated_omission_a_stall_of_the_server_shows_to_all_who_arrive_in
 def test_1_coordinated_omission_one_request_at_a_time_meets_a_stall_of_the_server_once() -> None:
     one = World(Closed(1, 0.01), duration_s=10, route="invoke", script=stalled_server).play().summary()
     assert one["latency_p99"] == pytest.approx(0.010, abs=1e-9)
+
+
+def frozen(network: VirtualNetwork) -> None:
+    """The client's process stands still for 0.145 s in every 2.4, six hundredths of the time."""
+    for k in range(25):
+        network.call_later(0.37 + 2.4 * k, network.block, 0.145)
+
+
+@pytest.mark.parametrize(("meddle", "lag_p99_s"), [(frozen, 0.1), (None, 0.0)], ids=["frozen", "awake"])
+def test_1_coordinated_omission_the_lag_of_a_loop_that_stands_still_is_that_of_all_it_woke_too_late_for(
+    meddle: Callable[[VirtualNetwork], None] | None, lag_p99_s: float
+) -> None:
+    usual = {"ttft_s": 0.1, "tokens": 5, "itl_s": 0.02, "jitter": 0.05}
+    told = World(Closed(8), duration_s=30, overrides=usual, meddle=meddle).play().summary()
+    assert told["lateness_p99"] == 0, "who freezes sends nothing late: a closed load waits for its replies"
+    assert told["lag_p99_s"] == pytest.approx(lag_p99_s, abs=0.03)
+    assert (told["valid"], told["reasons"]) == (("INVALID", ["client_lag"]) if meddle else ("VALID", []))
+
+
+def test_1_coordinated_omission_a_stall_is_one_waking_and_as_many_lags_as_it_took_the_place_of() -> None:
+    lag_ns, network = list[int](), VirtualNetwork()
+
+    async def one_stall(clock: Clock) -> None:
+        probe = asyncio.create_task(probe_lag(lag_ns, clock))
+        network.call_later(0.05, network.block, 0.1)
+        await asyncio.sleep(0.25)
+        probe.cancel()
+
+    run_virtually(one_stall, network)
+    assert sorted(lag_ns) == [0] * 6 + [10 * MS, 30 * MS, 50 * MS, 70 * MS, 90 * MS]
 
 
 # 2 Open and closed mixed

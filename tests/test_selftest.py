@@ -246,12 +246,12 @@ def test_the_report_shows_the_figures_beside_the_results(top: Figures, state: st
     assert "with 8 streams of 50 chunks/s" in check.evidence
 
 
-def streamed(slots: int, chunks: int, seconds: float = 1.0) -> list[Row]:
-    """So many slots, never idle for ten seconds, whose replies are of so many chunks each."""
+def streamed(slots: int, chunks: int, seconds: float = 1.0, waits: float = 0.0) -> list[Row]:
+    """So many slots, never idle for ten seconds, whose replies are of so many chunks each, after a wait."""
     rows = []
     for start in loop(round(10 / seconds), seconds):
         at = start.planned_ns / 1e9
-        instants = [at + seconds * (n + 1) / chunks for n in range(chunks)]
+        instants = [at + seconds * (waits + (1 - waits) * (n + 1) / chunks) for n in range(chunks)]
         rows += [row(slots * start.seq + n, at, at, at + seconds, chunks=instants) for n in range(slots)]
     return rows
 
@@ -327,7 +327,7 @@ def test_many_streams_of_few_chunks_are_no_load_above_the_ceiling() -> None:
 
 
 def test_an_error_that_is_small_beside_a_request_is_a_remark() -> None:
-    small, large = (judged(streamed(4, 100), limit(3, error_ms=ms)) for ms in (19.0, 21.0))
+    small, large = (judged(streamed(4, 100, waits=0.3), limit(3, error_ms=ms)) for ms in (19.0, 21.0))
     assert "client_lag" in small["reasons"]
     assert (small["valid"], large["valid"]) != ("INVALID", "INVALID")
     assert large["valid"] == "INVALID"

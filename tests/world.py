@@ -144,7 +144,7 @@ class Played:
     def summary(self, table: pa.Table | None = None, **noted: Any) -> dict[str, Any]:
         """The row of the trials table made of these rows, or of others in their place."""
         lag_ms = [ns / MS for ns in self.lag_ns] or [0.0]
-        lags = (("p90", 0.9), ("p99", 0.99), ("max", 1))
+        lags = (("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("max", 1))
         about = {f"lag_{which}_ms": lag_ms[int(q * (len(lag_ms) - 1))] for which, q in lags}
         return summary(self.world, self.table if table is None else table, **{"actors": [about], **noted})
 

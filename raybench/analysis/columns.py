@@ -231,9 +231,10 @@ TRIALS = pa.schema(
         _field("new_connections", _COUNT, "requests", "requests that had to open a connection"),
         _field("missing_rows", _COUNT, "requests", "planned requests without a row"),
         _field("lost_actors", _COUNT, "actors"),
-        _field("lag_p90_s", pa.float64(), "s", "how late the clients' event loops woke, worst actor"),
-        _field("lag_p99_s", pa.float64(), "s", "how late the clients' event loops woke, worst actor"),
-        _field("lag_max_s", pa.float64(), "s", "how late the clients' event loops woke, worst actor"),
+        *(
+            _field(f"lag_{which}_s", pa.float64(), "s", "how late the clients' event loops were, worst actor")
+            for which in ("p90", "p95", "p99", "max")
+        ),
         _field("cpu_share", pa.float64(), "1", "CPU seconds per second of the busiest client process"),
         _field("streams", pa.float64(), "requests", "in flight in the busiest tenth of the window, per load actor"),
         _field("chunks_per_s", pa.float64(), "1/s", "chunks that came in that tenth, per load actor"),
@@ -249,7 +250,7 @@ TRIALS = pa.schema(
             means="all of them; null if none is set, or one cannot be told and none is missed",
         ),
         _field("missed", _TEXTS, means="criteria that are missed, interval and all"),
-        _field("unsure", _TEXTS, means="criteria whose limit lies inside the interval"),
+        _field("unsure", _TEXTS, means="criteria whose limit lies inside the interval, or whose number has none"),
     ]
 )
 """The trials table: one row per trial."""

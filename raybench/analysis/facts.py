@@ -113,7 +113,7 @@ def _clients(summary: Facts, trial: Facts) -> dict[str, Any]:
     spent_s = worst("cpu_s", 1)
     start_s, lasts_s = summary.get("window_start_s"), summary.get("window_s")
     share = spent_s / (start_s + lasts_s) if spent_s is not None and start_s is not None and lasts_s else None
-    lags = {f"lag_{which}_s": worst(f"lag_{which}_ms", 1000) for which in ("p90", "p99", "max")}
+    lags = {f"lag_{which}_s": worst(f"lag_{which}_ms", 1000) for which in ("p90", "p95", "p99", "max")}
     return lags | {"cpu_share": share}
 
 

@@ -108,7 +108,7 @@ RULES = {
     **_ruled(_sum, "new_connections", "lost_actors", "cached_repeats", "cached_prompts"),
     **_ruled(stats.average, "prompt_token_count_mean", "completion_token_count_mean", *PARTS, "cached_token_share"),
     **_ruled(_most, "lateness_p50", "lateness_p99", "lateness_max", "cpu_share"),
-    **_ruled(_most, "lag_p90_s", "lag_p99_s", "lag_max_s"),
+    **_ruled(_most, "lag_p90_s", "lag_p95_s", "lag_p99_s", "lag_max_s"),
     **_ruled(_most, "prompts_repeated", "prompt_repeats_max", "warmup_cut", "streams", "chunks_per_s"),
     **_ruled(_least, "ceiling_streams", "ceiling_chunks_per_s"),
     **_ruled(_most, "ceiling_error_s"),

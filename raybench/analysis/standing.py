@@ -14,7 +14,8 @@ from raybench.states import TrialState
 
 
 class Standing(StrEnum):
-    """How a number stands to its limit; unsure: the limit lies inside its interval, which may have no upper end."""
+    """How a number stands to its limit; unsure: the limit lies inside its interval, which may have no upper end, or
+    the number has no interval at all."""
 
     PASS = "pass"  # noqa: S105
     FAIL = "fail"
@@ -42,6 +43,11 @@ class State:
     def met(self) -> bool:
         """Whether the number is within its limit, by its best estimate."""
         return self.exceedance is not None and self.exceedance <= 1
+
+    @property
+    def bare(self) -> bool:
+        """Whether its number has no interval: nothing says how far off it may be."""
+        return self.value is not None and self.low is None and self.high is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +131,7 @@ def met(found: Sequence[State]) -> bool | None:
     """Whether all criteria are met; None where there are none, or where one cannot be told and none surely fails."""
     if any(state.standing is Standing.FAIL for state in found):
         return False
-    return True if found and all(state.met for state in found) else None
+    return True if found and all(state.met and not state.bare for state in found) else None
 
 
 def settings(trials: Sequence[Facts], criteria: Mapping[str, float]) -> tuple[Setting, ...]:
@@ -154,9 +160,9 @@ def _state(row: Facts, criterion: str, limit: float) -> State:
         return State(criterion, standing, limit, None, None, None, math.inf if endless else None)
     within = value <= limit
     if within:
-        sure = low is None if high is None else high <= limit or (column == "error_rate" and limit == 0)
+        sure = (high is not None and high <= limit) or (column == "error_rate" and limit == 0)
     else:
-        sure = low is None or low > limit
+        sure = low is not None and low > limit
     standing = (Standing.PASS if within else Standing.FAIL) if sure else Standing.UNSURE
     excess = value / limit if limit else math.inf if value > 0 else 0.0
     return State(criterion, standing, limit, value, low, high, excess)

@@ -13,16 +13,26 @@ from raybench.analysis.facts import DRIFT
 from raybench.analysis.metrics import Facts
 
 LATE_S, LATE_SHARE = 0.01, 0.02
-"""A p99 delay of the client's own may be so long, or this share of what a request takes."""
+"""A p99 delay of the client's own may be so long, or this share of what a reply takes."""
+
+FIRST = 5
+"""Of the time to a first token a delay may be so many times that share: a tenth, if it is its p99.
+
+One stamp in a hundred that is a tenth off moves a mean by thousandths, and a p99 by less than a thousand requests
+leave open.
+"""
 
 LATE_SLOTS = 5
 """How many times that a closed load may start late before it counts."""
 
 LAG_MAX_S, LAG_MAX_SHARE = 0.15, 0.1
-"""The longest delay of the client's event loop may be so long, or this share of what a request takes."""
+"""The longest delay of the client's event loop may be so long, or this share of what a reply takes."""
 
-LAG_WINDOW_S = 5.0
-"""In a shorter window a few of the loop's wakeups make its p99: p90 decides there, p99 is a remark."""
+LAG_WINDOWS_S = {"p99": 15.0, "p95": 5.0, "p90": 0.0}
+"""From what window on a percentile of the event loop's delays decides: one as long as LAG_MAX_S must not make it.
+
+A hundredth of 15 s is as long as that one. In a shorter window p99 is a remark.
+"""
 
 SLACK = 0.01
 """Of a stream: what arithmetic may add to a load that is just as large as its ceiling."""
@@ -89,8 +99,10 @@ def _counted(code: str, column: str, text: str, remedy: str) -> Check:
 
 
 def _usual_s(summary: Facts) -> float:
-    """What a request usually takes; delays are judged by it."""
-    return summary.get("service_latency_p50") or summary.get("service_latency_mean") or 0.0
+    """What a reply usually takes, or FIRST times its first token if that is less; delays are judged by it."""
+    reply_s = summary.get("service_latency_p50") or summary.get("service_latency_mean") or 0.0
+    first_s = summary.get("ttft_p50") or summary.get("ttft_mean")
+    return min(reply_s, FIRST * first_s) if first_s else reply_s
 
 
 LESS_PER_ACTOR = "use more load actors, a quieter machine, or less load per core"
@@ -98,9 +110,10 @@ LESS_PER_ACTOR = "use more load actors, a quieter machine, or less load per core
 
 def _client_lag(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
     """What the load actors noticed of themselves in the trial; else what selftest had found before; else a remark."""
-    few = (summary.get("window_s") or 0) < LAG_WINDOW_S
-    remark = _woke_late(summary, "p99", Valid.VALID) if few else ()
-    yield from tuple(_lagged(summary, "p90" if few else "p99")) or tuple(_over_ceiling(summary)) or remark
+    window_s = summary.get("window_s") or 0.0
+    which = next(p for p, least_s in LAG_WINDOWS_S.items() if window_s >= least_s)
+    remark = () if which == "p99" else _woke_late(summary, "p99", Valid.VALID)
+    yield from tuple(_lagged(summary, which)) or tuple(_over_ceiling(summary)) or remark
 
 
 def _woke_late(summary: Facts, which: str, makes: Valid = Valid.INVALID) -> Iterator[Reason]:
@@ -123,7 +136,7 @@ def _lagged(summary: Facts, which: str) -> Iterator[Reason]:
 def _over_ceiling(summary: Facts) -> Iterator[Reason]:
     """More than an actor carries, both in streams and in chunks: many streams of few chunks are little work.
 
-    Where selftest saw by how much the stamps are then late, and that is small beside a request, it is a remark.
+    Where selftest saw by how much the stamps are then late, and that is small beside what is timed, it is a remark.
     """
     streams, most = summary.get("streams") or 0.0, summary.get("ceiling_streams")
     chunks, most_chunks = summary.get("chunks_per_s") or 0.0, summary.get("ceiling_chunks_per_s") or 0.0
@@ -245,7 +258,7 @@ def _percentiles(criteria: Mapping[str, float]) -> Iterator[tuple[str, float]]:
 def _near_saturation(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
     """Means and percentiles whose interval was refused, because in long queues requests are alike.
 
-    A closed load has no long queue, but its slots fall into step: there it is a remark, if a criterion asks for it.
+    A closed load has no long queue, but its slots fall into step: of there only what a criterion asks for is said.
     """
     closed = summary.get("kind") == "closed"
     asked = () if closed else tuple(f"latency_{p}" for p in QUANTILES)
@@ -254,7 +267,7 @@ def _near_saturation(summary: Facts, criteria: Mapping[str, float]) -> Iterator[
         requests, worth = summary.get("requests") or 0, summary.get("n_eff") or 0.0
         text = f"{requests:,} requests are worth {worth:,.0f} independent ones: {refused[-1]} is not certified"
         remedy = "measure longer" if closed else "lower the rate, or measure much longer"
-        decides = not closed and any(name in criteria for name in refused)
+        decides = any(name in criteria for name in refused)
         yield Reason("near_saturation", text, remedy, Valid.INCONCLUSIVE if decides else Valid.VALID)
 
 

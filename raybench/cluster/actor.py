@@ -51,7 +51,7 @@ FAR_NS = 30 * NS_PER_S
 """How far from now T0 may be: later is a wait that looks alive, earlier a schedule that is sent all at once."""
 
 SENDER, MEASURED = "actor", "measured"
-COST = ("cpu_s", "lag_p90_ms", "lag_p99_ms", "lag_max_ms")
+COST = ("cpu_s", "lag_p90_ms", "lag_p95_ms", "lag_p99_ms", "lag_max_ms")
 ABOUT = (SENDER, *COST)
 """What an actor says of itself: its name with each batch; after a trial its CPU time, and how late its loop woke.
 
@@ -150,7 +150,7 @@ class LoadActor:
             segment.close()
         lag_ns.sort()
         lag_ms = [ns / 1e6 for ns in lag_ns] or [0.0]
-        about = (_cpu_s() - cpu_s, *(lag_ms[int(q * (len(lag_ms) - 1))] for q in (0.9, 0.99, 1)))
+        about = (_cpu_s() - cpu_s, *(lag_ms[int(q * (len(lag_ms) - 1))] for q in (0.9, 0.95, 0.99, 1)))
         told = dict(zip(COST, (f"{figure:.3f}" for figure in about), strict=True))
         yield self._signed(self._take(last=True), **told)
 
