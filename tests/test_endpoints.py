@@ -672,7 +672,9 @@ class Waiting:
 
     def play(self, *_: object) -> SimpleNamespace:
         self.now.pause(self.trial_s)
-        return SimpleNamespace(rows=REQUESTS.empty_table(), actors=(), lost=(), loss=None, failure=None)
+        return SimpleNamespace(
+            rows=REQUESTS.empty_table(), actors=(), lost=(), loss=None, failure=None, t0_bound_ms=0.2
+        )
 
     def begin(self, trial: Trial) -> None:
         """Nobody looks."""

@@ -17,10 +17,12 @@ import reported
 
 from raybench.analysis import spoken
 from raybench.analysis.decide import decide
+from raybench.analysis.standing import Standing, State
 from raybench.errors import StorageError
 from raybench.report import answer, capacity, cells, columns, figures, grid, palette, streaming, text, timeline, vega
 from raybench.report.build import build, pictures, warm_up
 from raybench.report.page import page
+from raybench.report.sentences import missed
 from raybench.report.table import as_csv, brief
 from raybench.report.view import look
 
@@ -629,3 +631,8 @@ def test_loads_of_one_kind_and_rate_are_told_apart_by_their_labels() -> None:
     rows = [{"kind": load.split("-")[0], "load": load, "rate": float(load.split("-")[1])} for load in names]
     found = cells._level_texts([row | {"concurrency": None} for row in rows])
     assert [found[load] for load in names] == [names[0], names[1], "8/s", "2/s"]
+
+
+def test_a_number_without_an_interval_is_said_to_have_none_and_not_to_be_close() -> None:
+    bare = State("latency_p95", Standing.UNSURE, 50.0, 209.0, None, None, 4.18)
+    assert missed(bare) == "p95 latency is not certain (209 s, limit 50 s): it has no interval"

@@ -68,6 +68,8 @@ def missed(state: State) -> str:
     if state.value is None:
         return f"{name} {criterion_beyond(state.criterion)} (limit {limit})"
     value = criterion_value(state.criterion, state.value)
+    if state.bare:
+        return f"{name} is not certain ({value}, limit {limit}): it has no interval"
     if state.standing == "unsure":
         return f"{name} is too close to call ({value}, limit {limit})"
     if math.isfinite(state.exceedance):
