@@ -101,7 +101,7 @@ def _play(
     rest = replace(matrix, trials=tuple(trial for trial in matrix.trials if trial.trial_id in wanted))
     before = len(manifest.get("resumed_utc", ()))
     cut = [trial for trial in manifest["trials"] if trial["state"] != TrialState.DONE]
-    names = [trial["trial_id"] for trial in cut]
+    names = [trial["trial_id"] for trial in cut if not rundir.part(trial).exists()]  # a part has all rows already
     for trial in cut:
         rundir.set_aside(trial, f"{SITTING}{before}")
         if _is_probe(trial):
@@ -123,6 +123,8 @@ def _bring_aside(rundir: RunDir, manifest: Mapping[str, Any], cut: list[str], be
     """Fetches what cut trials left on the disks of other nodes: a killed conductor had no time to."""
     from raybench.cluster.collecting import left_elsewhere
 
+    if not cut:
+        return
     actors = [actor for experiment in manifest["experiments"] for actor in experiment["actors"]]
     silent, rows = {str(actor["host"]) for actor in actors} - {socket.gethostname()}, 0
     for host, spools in left_elsewhere(rundir.path, cut, before):

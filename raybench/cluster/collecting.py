@@ -124,7 +124,7 @@ def recovered(
 
 
 def left_elsewhere(
-    run_dir: Path, trial_ids: Sequence[str], before: int, within_s: float = LEFT_TIMEOUT_S
+    run_dir: Path, trial_ids: Sequence[str], before: int
 ) -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
     """By host, what sittings `before` this one left in the spools of trials there: see `RunDir.left_in_spools`.
 
@@ -137,7 +137,7 @@ def left_elsewhere(
     options = {"num_cpus": 0, "max_retries": 0}
     nodes = [NodeAffinitySchedulingStrategy(node, soft=False) for node in sorted(alive - {node_here()})]
     asked = [read.options(scheduling_strategy=node, **options).remote(run_dir, trial_ids, before) for node in nodes]
-    answered = ray.wait(asked, num_returns=len(asked), timeout=within_s)[0] if asked else []
+    answered = ray.wait(asked, num_returns=len(asked), timeout=LEFT_TIMEOUT_S)[0] if asked else []
     for ref in answered:
         with suppress(RayError):
             yield ray.get(ref)
