@@ -21,8 +21,6 @@ from standing import Cluster, answers_to_strangers, asked, rows_of, serve, told,
 
 from raybench.rundir import read_segment
 
-pytestmark = pytest.mark.xdist_group("lab")
-
 AS_HEAD = {
     "RAY_AUTH_TOKEN_PATH": f"{HOME}/.ray/auth_token",
     "AWS_ACCESS_KEY_ID": ACCESS_KEY,

@@ -6,6 +6,9 @@ name=$1 folder=$2 system_home=$3 own=$4
 shift 4
 home=$folder/home/$name
 hostname "rb-$name"
+if [ "$name" = ctl ]; then  # ssh names its sockets by it, and /tmp is everybody's
+  hostname "rb-ctl-$(basename "$folder" | tr -cd a-z0-9)"
+fi
 mount --make-rprivate /
 for keep in "$@"; do  # what lies below the home that is about to be covered
   mkdir -p "$home/${keep#"$system_home"/}"
