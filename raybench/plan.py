@@ -191,17 +191,20 @@ def _check_replay(config: Config, trial: Trial, place: int) -> None:
 
 
 def _check_samples(config: Config, trial: Trial) -> None:
-    """A percentile, or an open load's mean, that so few requests cannot give is refused now, not left blank later."""
+    """A percentile or a mean that so few requests cannot give is refused now, not left blank later."""
     if trial.requests is None:
         return
     for metric in config.criteria.limits:
         _, _, statistic = metric.rpartition("_")
         quantile = QUANTILES.get(statistic)
-        if quantile is None and (statistic != "mean" or isinstance(trial.load, Closed)):
+        if quantile is None and statistic != "mean":
             continue
         from raybench.analysis import stats  # scipy, for who asks for one of them
 
-        needed = stats.QUEUED_FLOOR if quantile is None else stats.interval_floor(quantile)
+        if quantile is not None:
+            needed = stats.interval_floor(quantile)
+        else:
+            needed = 2 * trial.load.concurrency if isinstance(trial.load, Closed) else stats.QUEUED_FLOOR
         if trial.requests < needed:
             problem = f"{trial.load.label} plans {trial.requests} requests, too few for a {statistic}"
             certify = "" if quantile is None else f", {stats.certified_floor(quantile)} to certify it"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import truth, truth_cache, truth_intervals, truth_search, truth_stamps
+from benchmarks import truth, truth_cache, truth_intervals, truth_rounds, truth_search, truth_stamps
+from raybench.analysis import stats
 from raybench.cluster.calibration import Errors, Figures
 from raybench.selftest import Measured, Selftest
 
@@ -63,7 +64,7 @@ def test_stamps_are_good_at_64_streams_or_it_says_how_late() -> None:
 def test_the_table_has_every_figure_and_ends_badly_with_one_that_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    figures = ("cache", "intervals", "replay", "search", "stamps")
+    figures = ("cache", "intervals", "replay", "rounds", "search", "stamps")
     assert truth.names() == [f"benchmarks.truth_{name}" for name in figures]
     (tmp_path / "fine.py").write_text("print('kept')")
     (tmp_path / "poor.py").write_text("raise SystemExit(1)")
@@ -85,6 +86,35 @@ def test_a_figure_that_misses_its_bound_is_an_exit_code(
         truth_cache.main(2, cases=truth_cache.CASES[:1], **bounds)
     assert ended.value.code == code
     assert ("A PROMISE IS BROKEN" in capsys.readouterr().out) == bool(code)
+
+
+@pytest.mark.parametrize(("most_wrong", "code"), [(0.5, 0), (-0.1, 1)])
+def test_the_benchmark_of_short_closed_trials_ends_badly_where_more_are_wrong_than_promised(
+    most_wrong: float, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        truth_rounds.main(2, cases=truth_rounds.CASES[:1], slots=[1], most_wrong=most_wrong)
+    assert ended.value.code == code
+    assert ("A PROMISE IS BROKEN" in capsys.readouterr().out) == bool(code)
+
+
+def test_replies_that_come_in_rounds_are_as_many_values_as_there_are_rounds() -> None:
+    case, seeds = truth_rounds.CASES[1], range(30)
+    mean_s = truth_rounds.truth(case, 8)
+
+    def wrong(rounds: int | None) -> int:
+        missed = 0
+        for seed in seeds:
+            client = truth_rounds.Client(case, 8, case.warmup + 5, seed)
+            took_s = client.measured(case.warmup * mean_s, (case.warmup + 3) * mean_s)
+            found = stats.mean(took_s, rounds=rounds)
+            assert found.low is not None
+            assert found.high is not None
+            missed += not found.low <= mean_s <= found.high
+        return missed
+
+    assert wrong(3) <= 3
+    assert wrong(None) >= 8, "values of one round, taken for independent ones"
 
 
 def test_single_trials_of_one_system_are_seldom_called_different_where_the_promise_says_so() -> None:

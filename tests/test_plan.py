@@ -182,7 +182,7 @@ def test_a_percentile_that_so_few_requests_cannot_give_is_refused(planned: Plann
     assert caught.value.exit_code == 2
     assert planned(text.replace("requests: 100", "requests: 368")).trials
     assert planned(text.replace("p99", "p95").replace("requests: 100", "requests: 72")).trials
-    assert planned(text.replace("p99", "mean").replace("requests: 100", "requests: 1")).trials
+    assert planned(text.replace("p99", "mean").replace("requests: 100", "requests: 4")).trials
 
 
 def test_names_are_safe_for_every_file_system_and_unique() -> None:
@@ -227,7 +227,7 @@ def test_the_benchmark_has_the_seed_s_five_buckets_at_five_levels_on_two_endpoin
     assert math.isclose(sum(each.price_per_hour or math.nan for each in seed.experiments), 20.36 + 37.688)
 
 
-def test_a_mean_of_so_few_requests_is_refused_where_they_may_queue(planned: Planned) -> None:
+def test_a_mean_of_so_few_requests_is_refused_and_of_more_where_they_may_queue(planned: Planned) -> None:
     closed = TWO_BY_TWO.replace("duration: 60s", "requests: 100") + "criteria: {latency_mean: 5s}\n"
     assert planned(closed).trials
     few = closed.replace(LOAD.replace("duration: 60s", "requests: 100"), "{kind: poisson, rate: 5, requests: 367}")
@@ -236,3 +236,6 @@ def test_a_mean_of_so_few_requests_is_refused_where_they_may_queue(planned: Plan
     ):
         planned(few)
     assert planned(few.replace("367", "368")).trials
+    with pytest.raises(InputError, match=r"closed-2 plans 3 requests, too few for a mean; needs >= 4 requests"):
+        planned(closed.replace("requests: 100", "requests: 3"))
+    assert planned(closed.replace("requests: 100", "requests: 4")).trials

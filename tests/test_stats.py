@@ -103,25 +103,38 @@ def test_values_in_clusters_that_agree_are_worth_one_each() -> None:
     assert stats.clustered_size(np.empty(0), np.empty(0)) == 0
 
 
-def test_a_mean_has_the_students_interval_of_ten_batch_means() -> None:
-    series = np.repeat(np.arange(10.0), 3)
-    found = stats.mean(series)
-    reach = 2.2621571627 * np.arange(10.0).std(ddof=1) / math.sqrt(10)
+def test_a_mean_has_the_students_interval_of_ten_batch_means_that_are_alike() -> None:
+    found = stats.mean(np.repeat(np.arange(10.0), 3))
+    reach = 2.2621571627 * np.arange(10.0).std(ddof=1) * math.sqrt(2 / 10)
     assert parts(found) == pytest.approx([4.5, 4.5 - reach, 4.5 + reach])
 
 
-def test_a_mean_of_few_takes_each_value_for_a_batch() -> None:
-    found = stats.mean(np.array([1.0, 3.0]))
-    assert parts(found) == pytest.approx([2, 2 - 12.7062047, 2 + 12.7062047])
+def test_a_mean_of_few_takes_each_value_for_a_batch_and_is_never_below_zero() -> None:
+    reach = 12.7062047 * math.sqrt(2)
+    assert parts(stats.mean(np.array([19.0, 21.0]))) == pytest.approx([20, 20 - reach, 20 + reach])
+    assert parts(stats.mean(np.array([1.0, 3.0]))) == pytest.approx([2, 0, 2 + reach])
     assert stats.mean(np.array([7.0])) == Estimate(7.0)
     assert stats.mean(np.empty(0)) == Estimate()
 
 
-def test_the_mean_of_what_may_have_queued_has_a_wider_interval_or_none() -> None:
+def test_the_mean_of_what_is_answered_in_rounds_has_no_more_batches_than_rounds() -> None:
+    series = np.repeat([10.0, 11.0, 12.0], 8)
+    reach = 4.3026527 * math.sqrt(2 / 3)
+    assert parts(stats.mean(series, rounds=3)) == pytest.approx([11, 11 - reach, 11 + reach])
+    assert stats.mean(series, rounds=1) == Estimate(11.0)
+    assert stats.mean(series, rounds=0) == Estimate(11.0)
+
+
+def test_the_mean_of_what_may_have_queued_has_no_interval_below_the_floor() -> None:
     series = np.repeat(np.arange(10.0), 50)
-    reach = 3.2498355416 * np.arange(10.0).std(ddof=1) / math.sqrt(10)
-    assert parts(stats.mean(series, 368.0)) == pytest.approx([4.5, 4.5 - reach, 4.5 + reach])
+    assert stats.mean(series, 368.0) == stats.mean(series)
     assert stats.mean(series, 367.9) == Estimate(4.5)
+
+
+def test_repeats_one_of_which_may_be_zero_may_be_zero_together() -> None:
+    found = stats.combined_within([Estimate(2.0, 0.0, 5.0), Estimate(2.0, 1.0, 4.0)])
+    assert found.low == 0.0
+    assert found.high == pytest.approx(2 * math.exp(math.hypot(math.log(2.5), math.log(2)) / 2))
 
 
 def test_a_ratio_is_of_sums_and_not_a_mean_of_ratios() -> None:
@@ -175,7 +188,7 @@ def test_repeats_that_agree_by_chance_are_as_unsure_as_their_own_intervals() -> 
     found = stats.combined_within([Estimate(1.0, 0.5, 4.0)] * 4)
     assert parts(found) == pytest.approx([1.0, 0.5**0.5, 2.0])
     apart = [Estimate(1.0, 0.99, 1.01), Estimate(4.0, -1.0, 4.01)]
-    assert parts(stats.combined_within(apart)) == pytest.approx(parts(stats.combined([1.0, 4.0])))
+    assert parts(stats.combined_within(apart)) == pytest.approx([2.0, 0.0, stats.combined([1.0, 4.0]).high])
     assert stats.combined_within([Estimate(), Estimate(1.0, 0.9, 1.1)]) == Estimate()
 
 

@@ -162,7 +162,12 @@ def test_a_criterion_on_a_mean_that_was_refused_its_interval_cannot_be_decided_b
     valid, (reason,) = verdict(summary, {"latency_mean": 5.0})
     assert (valid, reason.code) == (Valid.INCONCLUSIVE, "near_saturation")
     assert reason.text == "1,000 requests are worth 40 independent ones: latency_mean is not certified"
-    assert verdict(summary | {"kind": "closed"}, {"latency_mean": 5.0}) == (Valid.VALID, ())
+    closed = {**summary, "kind": "closed", "concurrency": 8, "latency_mean_low": 1.9}
+    assert verdict(closed, {"latency_mean": 5.0}) == (Valid.VALID, ())
+    one_round = {**closed, "requests": 15, "ok": 15, "latency_mean_low": None}
+    valid, (reason,) = verdict(one_round, {"latency_mean": 5.0})
+    assert (valid, reason.code) == (Valid.INCONCLUSIVE, "too_few")
+    assert reason.text == "15 requests are too few for latency_mean, which needs two for each of 8 slots"
 
 
 def ordinary() -> list[Row]:

@@ -18,6 +18,10 @@ Values = npt.NDArray[np.float64]
 CONFIDENCE = 0.95
 CERTAINTY = 0.99
 BATCHES = 10
+ALIKE = 2.0
+"""How much larger the variance of a mean of batches is taken to be than of independent ones: neighbours resemble
+each other (`benchmarks.truth_intervals`, `truth_rounds`)."""
+
 WINDOW = 5
 NOISE = 1.645
 TRUSTED = 30
@@ -155,16 +159,17 @@ def clustered_size(hits: Values, sizes: Values) -> float:
     return min(total, share * (1 - share) / variance) if variance > 0 else total
 
 
-def mean(series: Values, worth: float | None = None) -> Estimate:
-    """The mean of values in time order; its interval from ten batch means, or from the values if under twenty."""
-    return ratio(series, np.ones_like(series), worth)
+def mean(series: Values, worth: float | None = None, rounds: int | None = None) -> Estimate:
+    """The mean of values in time order, with the interval of `ratio`."""
+    return ratio(series, np.ones_like(series), worth, rounds)
 
 
-def ratio(parts: Values, wholes: Values, worth: float | None = None) -> Estimate:
-    """Σ parts / Σ wholes of pairs in time order, with the interval of ten batches' ratios.
+def ratio(parts: Values, wholes: Values, worth: float | None = None, rounds: int | None = None) -> Estimate:
+    """Σ parts / Σ wholes of pairs in time order, never below 0, with the interval of at most ten batches' ratios.
 
     Where pairs may have queued, `worth` says how many independent ones they are worth: no interval below the floor of
-    p99, and above it one of 99 %, as batches of a queue resemble each other too (`benchmarks.truth_intervals`).
+    p99. Where a slot's next request waits for its last, `rounds` says how often each slot was filled: no more batches
+    than that, since those of one round may all say one thing; no interval of one round.
     """
     parts, wholes = parts[wholes > 0], wholes[wholes > 0]
     n = len(parts)
@@ -173,17 +178,20 @@ def ratio(parts: Values, wholes: Values, worth: float | None = None) -> Estimate
     value = float(math.fsum(parts) / math.fsum(wholes))
     if worth is not None and worth < QUEUED_FLOOR:
         return Estimate(value)
-    cuts = np.arange(n) if n < FEWEST_FOR_TREND else np.arange(BATCHES) * n // BATCHES
-    batches = np.add.reduceat(parts, cuts) / np.add.reduceat(wholes, cuts)
-    return around(value, batches, confidence=CONFIDENCE if worth is None else CERTAINTY)
+    number = max(1, min(BATCHES, n, n if rounds is None else rounds))
+    cuts = np.arange(number) * n // number
+    return around(value, np.add.reduceat(parts, cuts) / np.add.reduceat(wholes, cuts), floor=0.0, alike=ALIKE)
 
 
-def around(value: float, batches: Values, floor: float | None = None, confidence: float = CONFIDENCE) -> Estimate:
-    """`value` with the Student interval that the spread of its batches gives it, cut off at `floor`."""
+def around(value: float, batches: Values, floor: float | None = None, alike: float = 1.0) -> Estimate:
+    """`value` with the Student interval that the spread of its batches gives it, cut off at `floor`.
+
+    `alike`: by how much their likeness makes the variance of their mean larger.
+    """
     k = len(batches)
     if k < 2:
         return Estimate(value)
-    reach = float(special.stdtrit(k - 1, (1 + confidence) / 2) * batches.std(ddof=1) / math.sqrt(k))
+    reach = float(special.stdtrit(k - 1, (1 + CONFIDENCE) / 2) * batches.std(ddof=1) * math.sqrt(alike / k))
     return Estimate(value, value - reach if floor is None else max(floor, value - reach), value + reach)
 
 
@@ -269,7 +277,7 @@ def _end(
     known = [(at, of) for at, of in own if at is not None and of is not None]
     if value is None or end is None or len(known) < len(own):
         return None
-    reaches = [math.log(of / at) if of > 0 else 0.0 for at, of in known]
+    reaches = [math.log(of / at) if of > 0 else math.inf for at, of in known]
     reach = max(abs(math.log(end / value)), math.hypot(*reaches) / len(own))
     return value * math.exp(sign * reach)
 

@@ -28,15 +28,16 @@ def summarize(rows: Requests, trial: Facts, experiment: Facts, criteria: Mapping
     total, number, seconds["worst_gap"] = gaps.totals(len(rows.order))
     seconds["itl"] = np.divide(total, number, out=np.full_like(total, np.nan), where=number > 0)
     good = rows.ok & _within(seconds, criteria)
-    inside, queued = window(rows, trial), trial.get("kind") != "closed"
+    inside = window(rows, trial)
+    rounds = int(rows.measured.sum()) // int(trial["concurrency"]) if trial.get("kind") == "closed" else None
     return {
         **_identity(trial, experiment),
         **_counts(rows),
         **_window(inside),
         **_tokens(rows),
         **_throughput(rows, inside, good, seconds["service_latency"], experiment),
-        **_spreads(rows, seconds, queued=queued),
-        **_gaps(rows, gaps, total, number, queued=queued),
+        **_spreads(rows, seconds, rounds=rounds),
+        **_gaps(rows, gaps, total, number, rounds=rounds),
         **_parts(rows, seconds),
         **_lateness(seconds["lateness"][rows.measured]),
         **_trend(rows, seconds["latency"]),
@@ -121,7 +122,8 @@ def _rates(
     """What was served in the window, per second, with intervals from up to ten slices of it.
 
     A request that the edge of the window cuts counts by the share of its time in service that lies inside: counted
-    whole or not at all, six requests in a short window would be one sixth off. No slice is shorter than a request.
+    whole or not at all, six requests in a short window would be one sixth off. No slice is shorter than a request;
+    neighbours share the requests that an edge cuts, and are alike.
     """
     if inside is None:
         return dict.fromkeys(weights, Estimate())
@@ -133,7 +135,7 @@ def _rates(
     told = {}
     for name, weight in weights.items():
         slices = np.array([float(share @ weight) for share in shares]) / width_s
-        told[name] = stats.around(float(slices.mean()), slices, floor=0.0)
+        told[name] = stats.around(float(slices.mean()), slices, floor=0.0, alike=stats.ALIKE)
     return told
 
 
@@ -149,13 +151,13 @@ def _price(hourly_usd: float | None, per_s: Estimate, things: float) -> Estimate
     return Estimate(value, low, high)
 
 
-def _spreads(rows: Requests, seconds: Mapping[str, Values], *, queued: bool) -> dict[str, Any]:
+def _spreads(rows: Requests, seconds: Mapping[str, Values], *, rounds: int | None) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for name in SPREADS:
         if name in seconds and name != "itl":
-            told |= _spread(name, rows, seconds[name], np.inf, queued=queued)
+            told |= _spread(name, rows, seconds[name], np.inf, rounds=rounds)
     speed = np.divide(1.0, seconds["tpot"], out=np.full_like(seconds["tpot"], np.nan), where=seconds["tpot"] > 0)
-    told |= _spread("output_tokens_per_s_per_user", rows, speed, 0.0, queued=queued)
+    told |= _spread("output_tokens_per_s_per_user", rows, speed, 0.0, rounds=rounds)
     tpot: Estimate = told["tpot_mean"]
     mean, high, low = (1 / x if x is not None and x > 0 else None for x in (tpot.value, tpot.low, tpot.high))
     told["output_tokens_per_s_per_user_mean"] = Estimate(mean, low, high)
@@ -169,7 +171,7 @@ def ranked(rows: Requests, values: Values, worst: float = np.inf) -> Values:
     return ranked[~np.isnan(ranked)]
 
 
-def _spread(name: str, rows: Requests, values: Values, worst: float, *, queued: bool) -> dict[str, Estimate]:
+def _spread(name: str, rows: Requests, values: Values, worst: float, *, rounds: int | None) -> dict[str, Estimate]:
     known = values[rows.measured & rows.ok]
     known = known[~np.isnan(known)]
     if len(known) == 0 and name not in ("latency", "service_latency"):
@@ -178,11 +180,11 @@ def _spread(name: str, rows: Requests, values: Values, worst: float, *, queued: 
     ordered, effective = np.sort(series), stats.effective_size(series)
     told: dict[str, Estimate] = {p: stats.percentile(ordered, q, effective) for p, q in QUANTILES.items()}
     worth = effective if len(known) == len(series) else stats.effective_size(known)
-    told["mean"] = stats.mean(known, worth if queued else None)
+    told["mean"] = stats.mean(known, worth if rounds is None else None, rounds)
     return {f"{name}_{statistic}": found for statistic, found in told.items()}
 
 
-def _gaps(rows: Requests, gaps: Gaps, total: Values, number: Values, *, queued: bool) -> dict[str, Estimate]:
+def _gaps(rows: Requests, gaps: Gaps, total: Values, number: Values, *, rounds: int | None) -> dict[str, Estimate]:
     """ITL: the mean over gaps of ok requests; percentiles over all gaps, a failed request's last being endless.
 
     Gaps of one reply resemble each other: the intervals take requests, not gaps, as independent.
@@ -190,8 +192,8 @@ def _gaps(rows: Requests, gaps: Gaps, total: Values, number: Values, *, queued: 
     if len(gaps.seconds) == 0:
         return {}
     counted = rows.ok & (number > 0)
-    worth = stats.effective_size(total[counted] / number[counted]) if queued else None
-    told: dict[str, Estimate] = {"itl_mean": stats.ratio(total[counted], number[counted], worth)}
+    worth = stats.effective_size(total[counted] / number[counted]) if rounds is None else None
+    told: dict[str, Estimate] = {"itl_mean": stats.ratio(total[counted], number[counted], worth, rounds)}
     failed = (rows.measured & ~rows.ok).astype(np.float64)
     ordered = np.sort(np.append(gaps.seconds, np.full(int(failed.sum()), np.inf)))
     for p, q in QUANTILES.items():

@@ -301,7 +301,13 @@ def _too_few(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
             continue
         if summary.get(column) is None:
             yield Reason("too_few", f"{name} has no value to stand on", "measure longer", Valid.INCONCLUSIVE)
-        elif summary.get("kind") != "closed" and _few_for_mean(summary):
+        elif summary.get("kind") == "closed":
+            if summary.get(f"{column}_low") is None:
+                slots = summary.get("concurrency") or 1
+                few = f"{requests:,} {'request is' if requests == 1 else 'requests are'} too few"
+                text = f"{few} for {name}, which needs two for each of {slots:,} slots"
+                yield Reason("too_few", text, "measure longer", Valid.INCONCLUSIVE)
+        elif _few_for_mean(summary):
             text = f"{ok:,} {'answer is' if ok == 1 else 'answers are'} too few for {name}, which needs "
             text += f"{stats.QUEUED_FLOOR:,} where requests may queue"
             yield Reason("too_few", text, "measure longer", Valid.INCONCLUSIVE)
