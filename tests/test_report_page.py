@@ -17,6 +17,7 @@ import reported
 
 from raybench.analysis import spoken
 from raybench.analysis.decide import decide
+from raybench.analysis.reduce import Findings
 from raybench.analysis.standing import Standing, State
 from raybench.errors import StorageError
 from raybench.report import answer, capacity, cells, columns, figures, grid, palette, streaming, text, timeline, vega
@@ -487,7 +488,7 @@ def test_outside_words_are_text_wherever_they_stand() -> None:
 
 def test_the_drawings_stand_in_the_page_with_ids_of_their_own_and_colours_that_fall_back(small: str) -> None:
     drawings = re.findall(r"<svg.*?</svg>", small[: small.index(vega.bundle())], re.S)
-    assert len(drawings) == len(figures._CHARTS) == 15
+    assert len(drawings) == len(figures.CHARTS) == 15
     ids = [found for drawing in drawings for found in re.findall(r'\bid="([^"]*)"', drawing)]
     assert len(ids) == len(set(ids))
     assert "var(--c1,#22409c)" in small
@@ -519,6 +520,22 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
         drawing = written[0][name].decode()
         assert drawing.startswith("<svg")
         assert "var(" not in drawing
+
+
+def test_a_chart_that_is_not_drawn_any_more_is_taken_away_and_a_file_that_is_nobodys_stays(tmp_path: Path) -> None:
+    def built(found: Findings, manifest: dict[str, Any]) -> set[str]:
+        decision = decide(found.trials, manifest["criteria"], manifest["report"]["payload"])
+        build(tmp_path, found, decision, manifest)
+        return {path.stem for path in (tmp_path / "charts").glob("*.svg")}
+
+    drawn = built(*reported.small_run())
+    for name in ("client.png", "mine.svg"):
+        (tmp_path / "charts" / name).touch()
+    assert "client" in drawn
+    fewer = built(*reported.seed_run())
+    assert not {"client"} & fewer, "the seed's report knows nothing of its client"
+    assert "mine" in fewer
+    assert not (tmp_path / "charts" / "client.png").exists()
 
 
 def test_drawings_become_pictures_beside_them(tmp_path: Path) -> None:

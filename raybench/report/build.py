@@ -19,18 +19,25 @@ FILES = {
 
 
 def build(run_dir: Path, findings: Findings, decision: Decision, manifest: Mapping[str, Any]) -> None:
-    """Writes report.html, report.md and charts/*.svg; the same inputs give the same bytes."""
+    """Writes report.html, report.md and charts/*.svg; the same inputs give the same bytes.
+
+    What an earlier report of the run drew and this one does not is taken away.
+    """
     from raybench.report import figures, markdown, page, vega
     from raybench.report.charts import style
 
     view = look(findings, decision, manifest)
     with style.unchecked():
         drawn = figures.draw(view)
-    files = {f"charts/{FILES.get(name, name)}.svg": vega.standalone(figure.drawing) for name, figure in drawn.items()}
-    files[MARKDOWN] = markdown.write(view, [FILES.get(name, name) for name in drawn])
+    stems = {name: FILES.get(name, name) for name in figures.CHARTS}
+    files = {f"charts/{stems[name]}.svg": vega.standalone(figure.drawing) for name, figure in drawn.items()}
+    files[MARKDOWN] = markdown.write(view, [stems[name] for name in drawn])
     files[PAGE] = page.render(view, drawn)
     for name, text in files.items():
         RunDir(run_dir).write(name, text.encode())
+    for name in figures.CHARTS.keys() - drawn.keys():
+        for kind in ("svg", "png"):
+            (run_dir / "charts" / f"{stems[name]}.{kind}").unlink(missing_ok=True)
 
 
 def pictures(run_dir: Path) -> None:

@@ -40,7 +40,7 @@ Drawn = tuple[style.Chart, str] | None
 def draw(view: View) -> dict[str, Figure]:
     """Name -> figure, for every chart the data allows."""
     figures = {}
-    for name, make in _CHARTS.items():
+    for name, make in CHARTS.items():
         drawn = make(view)
         if drawn is not None:
             chart, left = drawn
@@ -194,7 +194,7 @@ def _client(view: View) -> Drawn:
     return health.client(rows, columns.colours(cells), levels, limits), left_out(view.cells, cells)
 
 
-_CHARTS: dict[str, Callable[[View], Drawn]] = {
+CHARTS: dict[str, Callable[[View], Drawn]] = {
     "price": _price,
     "interactivity": _interactivity,
     "grid": _grid,

@@ -198,7 +198,8 @@ def method(view: View) -> dict[str, Any]:
             ("Load", "closed loads refill each slot at once; open loads keep their schedule and show their lateness"),
             ("Latency", "from the instant a request was due to its last byte, measured at the client"),
             ("Intervals", "percentiles: order statistics over all requests of a trial; means and rates: batches in "
-             "time order; errors: Wilson. One run: differences between days are not in them unless trials repeat"),
+             "time order, of a closed load no more than it had rounds; errors: Wilson. One run: differences between "
+             "days are not in them unless trials repeat"),
             *repeats,
             ("Price", "hourly price of the instances held, divided by the requests that ended in the window"),
             ("Prompts", payloads),
