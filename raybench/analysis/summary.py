@@ -152,6 +152,7 @@ def _price(hourly_usd: float | None, per_s: Estimate, things: float) -> Estimate
 
 
 def _spreads(rows: Requests, seconds: Mapping[str, Values], *, rounds: int | None) -> dict[str, Any]:
+    """`rounds`: how often a closed load's slots were filled; None where requests may queue."""
     told: dict[str, Any] = {}
     for name in SPREADS:
         if name in seconds and name != "itl":
