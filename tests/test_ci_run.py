@@ -5,6 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 RUN = Path(__file__).parents[1] / ".ci" / "run"
 
 
@@ -22,17 +24,27 @@ def ran(folder: Path, asked: str, made: str = "exit 0") -> tuple[int, str, list[
     return done.returncode, done.stderr, (folder / "made").read_text().splitlines()
 
 
-def test_where_namespaces_may_be_made_the_cluster_is_tested(tmp_path: Path) -> None:
-    assert ran(tmp_path, "exit 0") == (0, "", ["test cluster-tools", "test-cluster"])
+FIRST = ".venv/dev cluster-tools chromium"
+
+
+def test_where_namespaces_may_be_made_the_cluster_is_tested_beside_the_rest(tmp_path: Path) -> None:
+    code, said, (first, *rest) = ran(tmp_path, "exit 0")
+    assert (code, said, first, sorted(rest)) == (0, "", FIRST, ["test", "test-cluster"])
 
 
 def test_where_they_may_not_one_line_says_why_and_what_was_not_tested(tmp_path: Path) -> None:
     code, said, made = ran(tmp_path, "echo it needs root >&2; exit 1")
-    assert (code, made) == (0, ["test cluster-tools"])
+    assert (code, made) == (0, [FIRST, "test"])
     assert said.startswith("NO CLUSTER TEST: it needs root;")
     assert said.count("\n") == 1
 
 
-def test_what_fails_is_never_passed_over(tmp_path: Path) -> None:
-    code, _, made = ran(tmp_path, "exit 0", made='[ "$1" != test-cluster ]')
-    assert (code != 0, made) == (True, ["test cluster-tools", "test-cluster"])
+@pytest.mark.parametrize("fails", ["test", "test-cluster"])
+def test_what_fails_is_never_passed_over_nor_keeps_the_other_from_being_played(tmp_path: Path, fails: str) -> None:
+    code, _, (first, *rest) = ran(tmp_path, "exit 0", made=f'[ "$1" != {fails} ]')
+    assert (code, first, sorted(rest)) == (1, FIRST, ["test", "test-cluster"])
+
+
+def test_nothing_is_played_where_the_installation_fails(tmp_path: Path) -> None:
+    code, _, made = ran(tmp_path, "exit 0", made="exit 2")
+    assert (code, made) == (2, [FIRST])
