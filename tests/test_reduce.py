@@ -1,6 +1,7 @@
 """From rows to findings: the same by hand, in Ray Data, in any order, and written twice."""
 
 import logging
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from made import S, failed, loop, manifest, reduced, row, table, trial
+from made import S, failed, loop, manifest, numbers, reduced, row, table, trial
 
 from raybench.analysis import reduce, tables
 from raybench.analysis.columns import TRIALS
@@ -157,3 +158,19 @@ def test_ray_data_finds_the_very_same_and_keeps_each_trials_rows(tmp_path: Path)
     for name in TABLES:
         assert getattr(findings, name).equals(getattr(plain, name))
         assert getattr(findings, name).schema.equals(getattr(plain, name).schema, check_metadata=True)
+
+
+def test_a_closed_loads_numbers_are_as_sure_as_it_had_rounds() -> None:
+    lasting = [(0.0, 1.0), (1.0, 1.1), (2.1, 1.2)]
+    rows = [
+        row(4 * turn + slot, at, at, at + lasts, chunks=(at + lasts / 2, at + 0.75 * lasts, at + lasts))
+        for turn, (at, lasts) in enumerate(lasting)
+        for slot in range(4)
+    ]
+    found = numbers(rows, concurrency=4, duration_s=3.3)
+    reach = 4.3026527 * 0.1 * math.sqrt(2 / 3)
+    assert found["latency_mean"] == pytest.approx(1.1)
+    assert [found["latency_mean_low"], found["latency_mean_high"]] == pytest.approx([1.1 - reach, 1.1 + reach])
+    assert found["itl_mean_high"] - found["itl_mean"] == pytest.approx(reach / 4)
+    one_round = numbers(rows, concurrency=12, duration_s=3.3)
+    assert (one_round["latency_mean_low"], one_round["itl_mean_low"]) == (None, None)
