@@ -193,6 +193,16 @@ def test_percentiles_are_null_below_the_floor_of_samples() -> None:
             assert (found[f"latency_{p}_high"] is not None) == (number == floor)
 
 
+def test_a_rates_interval_comes_from_ten_slices_that_are_alike_and_never_falls_below_zero() -> None:
+    """Ten slices of a second: seven with one reply each, three with none."""
+    found = numbers(loop(7), duration_s=10.0)
+    reach = 2.2621571627 * np.array([1.0] * 7 + [0.0] * 3).std(ddof=1) * math.sqrt(2 / 10)
+    assert found["requests_per_s"] == pytest.approx(0.7)
+    assert found["requests_per_s_low"] == pytest.approx(0.7 - reach)
+    assert found["requests_per_s_high"] == pytest.approx(0.7 + reach)
+    assert numbers(loop(2), duration_s=10.0)["requests_per_s_low"] == 0.0
+
+
 def test_prices_follow_from_the_unrounded_rate() -> None:
     found = numbers(loop(7, 10 / 7, completion_tokens=20))
     assert found["transactions_per_minute"] == pytest.approx(42)
