@@ -43,7 +43,8 @@ def interruptible(stopping: threading.Event, say: Callable[[str], None], doing: 
         for each in before:
             signal.signal(each, signal.default_int_handler)
         stopping.set()
-        say(f"{doing} (again to stop at once)")
+        # In a thread of its own: the signal may have come amid a print, which cannot be entered twice by one thread.
+        threading.Thread(target=say, args=(f"{doing} (again to stop at once)",)).start()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
