@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+from waiting import until
 
 from raybench.watching import interruptible, terminable, watch
 
@@ -21,10 +22,25 @@ def test_the_first_signal_drains_and_the_second_interrupts(first: signal.Signals
     with interruptible(stopping, said.append):
         os.kill(os.getpid(), first)
         assert stopping.is_set()
-        assert said == ["stopping: waiting for the requests in flight (again to stop at once)"]
+        until(lambda: said == ["stopping: waiting for the requests in flight (again to stop at once)"])
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), second)
     assert [signal.getsignal(number) for number in BOTH] == before
+
+
+def test_a_signal_amid_a_print_is_said_once_that_print_is_over() -> None:
+    stopping, said, printing = threading.Event(), list[str](), threading.Lock()
+
+    def say(words: str) -> None:
+        assert printing.acquire(timeout=20)
+        said.append(words)
+        printing.release()
+
+    with interruptible(stopping, say):
+        with printing:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert (stopping.is_set(), said) == (True, [])
+        until(lambda: said)
 
 
 class Draining:
