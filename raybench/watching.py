@@ -42,9 +42,12 @@ def interruptible(stopping: threading.Event, say: Callable[[str], None], doing: 
     def stop(signum: int, frame: object) -> None:
         for each in before:
             signal.signal(each, signal.default_int_handler)
+        # A signal may come amid a print or amid a set(), and neither can be entered twice by one thread.
+        threading.Thread(target=heard).start()
+
+    def heard() -> None:
         stopping.set()
-        # In a thread of its own: the signal may have come amid a print, which cannot be entered twice by one thread.
-        threading.Thread(target=say, args=(f"{doing} (again to stop at once)",)).start()
+        say(f"{doing} (again to stop at once)")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

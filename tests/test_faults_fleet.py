@@ -91,11 +91,11 @@ def test_actor_killed_in_a_trial_keeps_its_rows_and_is_replaced_for_the_next(
     assert len(gone) <= 4, "in flight, or ended in the instant of the kill"
     lost = [row["seq"] for row in rows if row["outcome"] == "lost"]
     if isinstance(load, Constant):
-        assert played.loss == {"known": len(lost), "in_flight_at_most": 0, "unshipped_at_most": 0}
+        assert played.loss == {"known": len(lost), "unwritten_at_most": 0, "unshipped_at_most": 0}
         assert {row["seq"] for row in rows} >= set(range(round(60 * 3.2)))
         assert all(seq % 2 for seq in lost)
     else:
-        assert played.loss == {"known": 0, "in_flight_at_most": 2, "unshipped_at_most": 0}
+        assert played.loss == {"known": 0, "unwritten_at_most": 4, "unshipped_at_most": 0}
 
     played = crew.play(trial("second", load, 1.0), 7, lambda batch: None)
     crew.close()

@@ -89,7 +89,7 @@ def test_actor_lost_in_an_open_load_leaves_a_lost_row_for_all_that_it_planned(
     assert {row.seq: (row.planned_ns, row.phase) for row in rows_of(loss.rows) if row.phase != "drain"} == wanted
     assert len(loss.rows) == len(left) + loss.known
     assert loss.known == len(known)
-    assert loss.in_flight_at_most == loss.unshipped_at_most == 0
+    assert loss.unwritten_at_most == loss.unshipped_at_most == 0
     told = summary(lost, loss.rows, lost=["e-1"], state="partial", actors=[])
     assert told["valid"] == "INVALID"
     assert "lost_rows" in told["reasons"]
@@ -97,14 +97,14 @@ def test_actor_lost_in_an_open_load_leaves_a_lost_row_for_all_that_it_planned(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_actor_lost_in_a_closed_load_leaves_at_most_its_slots_unknown(seed: int) -> None:
+def test_actor_lost_in_a_closed_load_leaves_at_most_two_requests_a_slot_unknown(seed: int) -> None:
     lost, _, left = lost_actor(Closed(5), seed, duration_s=2.0)
     loss = complete(lost.trial, [Lost(posts(2)[1], "h", True)], [left])
     assert loss.rows.equals(once([left]))
-    assert loss.as_dict() == {"known": 0, "in_flight_at_most": 2, "unshipped_at_most": 0}
+    assert loss.as_dict() == {"known": 0, "unwritten_at_most": 4, "unshipped_at_most": 0}
     theirs = sum(row.actor == "e-1" for row in rows_of(left))
     vanished = complete(lost.trial, [Lost(posts(2)[1], "h", False)], [left])
-    assert vanished.as_dict() == {"known": 0, "in_flight_at_most": 2, "unshipped_at_most": theirs}, (
+    assert vanished.as_dict() == {"known": 0, "unwritten_at_most": 4, "unshipped_at_most": theirs}, (
         "all in five seconds"
     )
     told = summary(lost, loss.rows, lost=["e-1"], state="partial", actors=[])

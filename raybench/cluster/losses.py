@@ -1,8 +1,8 @@
 """What a lost actor leaves behind: its rows, from wherever they are, and a row for all that it planned and never did.
 
 Of an open load the schedule is known, so each request without a result becomes a row with the outcome `lost`. Of a
-closed load nobody knows what was in flight, only that it was at most what the actor's slots hold; and where its disk
-went with it, what was not yet shipped is at most what it did in its last five seconds that are known.
+closed load nobody knows what had no row yet, only that it was at most two requests a slot; and where its disk went
+with it, what was not yet shipped is at most what it did in its last five seconds that are known.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,6 +17,9 @@ from raybench.cluster.part import Part, Post
 from raybench.load.arrivals import Closed, share
 from raybench.plan import Trial
 from raybench.rows import REQUESTS, Outcome, Phase
+
+UNWRITTEN_PER_SLOT = 2
+"""One request that is in flight, and one whose reply has ended and is being read."""
 
 UNSHIPPED_S = 5.0
 """The seconds of rows that a node takes along at most when it vanishes."""
@@ -35,19 +38,19 @@ class Lost:
 class Loss:
     """The rows of a trial that lost actors: `known` of them have the outcome `lost`.
 
-    `in_flight_at_most` and `unshipped_at_most` more were sent by closed loads and have no row.
+    `unwritten_at_most` and `unshipped_at_most` more were sent by closed loads and have no row.
     """
 
     rows: pa.Table
     known: int
-    in_flight_at_most: int
+    unwritten_at_most: int
     unshipped_at_most: int
 
     def as_dict(self) -> dict[str, int]:
         """What run.json says of it."""
         return {
             "known": self.known,
-            "in_flight_at_most": self.in_flight_at_most,
+            "unwritten_at_most": self.unwritten_at_most,
             "unshipped_at_most": self.unshipped_at_most,
         }
 
@@ -60,11 +63,12 @@ def complete(trial: Trial, lost: Sequence[Lost], sources: Iterable[pa.Table], *,
     seen = once(sources)
     until_ns = (max(seen["planned_ns"].to_pylist(), default=-1) if stopped else None) if lost else None
     gone = [unanswered(Part(trial, one.post, 0), one.host, seen, until_ns) for one in lost]
-    in_flight = unshipped = 0
+    unwritten = unshipped = 0
     if isinstance(trial.load, Closed):
-        in_flight = sum(share(trial.load.concurrency, one.post.index, one.post.actors) for one in lost)
+        slots = sum(share(trial.load.concurrency, one.post.index, one.post.actors) for one in lost)
+        unwritten = UNWRITTEN_PER_SLOT * slots
         unshipped = sum(_lately(seen, one.post.name) for one in lost if not one.spooled)
-    return Loss(pa.concat_tables([seen, *gone]).combine_chunks(), sum(map(len, gone)), in_flight, unshipped)
+    return Loss(pa.concat_tables([seen, *gone]).combine_chunks(), sum(map(len, gone)), unwritten, unshipped)
 
 
 def _lately(seen: pa.Table, actor: str) -> int:
