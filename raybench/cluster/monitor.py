@@ -90,30 +90,31 @@ class Screen:
         """A trial is over: says how many requests it measured and how they went."""
         measured = rows.filter(pc.equal(rows["phase"], Phase.MEASURE.value))
         ok = pc.sum(pc.equal(measured["outcome"], Outcome.OK.value)).as_py() or 0
-        place = ""
-        if self._live:
-            number, trials = self._live.end(trial)
-            place = f"[{number}/{trials}] "
-        self.say(
-            f"{place}{trial.experiment} {trial.payload} {trial.load.label}: "
-            f"{len(measured)} requests measured, {len(measured) - ok} failed"
-        )
+        with self._lock:
+            place = ""
+            if self._live:
+                number, trials = self._live.end(trial)
+                place = f"[{number}/{trials}] "
+            self.say(
+                f"{place}{trial.experiment} {trial.payload} {trial.load.label}: "
+                f"{len(measured)} requests measured, {len(measured) - ok} failed"
+            )
 
     def tick(self) -> None:
         """Brings the view, `live.json` and the plain lines up to date, each as often as it may be."""
         if self._live is None:
             return
-        now_s, run = self.clock(), self._live.snapshot()
+        with self._lock:  # so that no trial is said to go on after it was said to be over
+            now_s, run = self.clock(), self._live.snapshot()
+            for one in () if self._drawing else run["experiments"]:
+                if one["state"] == "playing" and now_s - self._said_s[one["experiment"]] >= SAY_EVERY_S:
+                    self._said_s[one["experiment"]] = now_s
+                    self.say(line(one))
         if self._drawing:
             self._drawing.update(view(run, self.console.height - 1), refresh=True)
         if self._path and now_s - self._wrote_s >= WRITE_EVERY_S:
             self._wrote_s = now_s
             write(self._path, run)
-        if not self._drawing:
-            for one in run["experiments"]:
-                if one["state"] == "playing" and now_s - self._said_s[one["experiment"]] >= SAY_EVERY_S:
-                    self._said_s[one["experiment"]] = now_s
-                    self.say(line(one))
 
     def close(self) -> None:
         """Takes the view away, and `live.json` with it."""
