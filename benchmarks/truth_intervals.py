@@ -1,7 +1,7 @@
 """Do the printed intervals hold what they promise? Seeded simulation against known truth: `make bench-truth`.
 
 A first-come-first-served queue with 8 servers (Poisson arrivals, exponential service of mean 1) is run at four
-utilisations; its true percentiles and mean are known in closed form. A run *certifies* p99, or the mean, when the
+utilisations; its true percentiles and mean are known in closed form. A run *certifies* a number when the
 sample was not refused, and is *wrong* when it certified and its 95 % interval misses the truth; so are five repeats,
 put together. A/A pairs compare a system with itself.
 """
@@ -23,7 +23,9 @@ SERVERS = 8
 UTILISATIONS = (0.3, 0.7, 0.85, 0.95)
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 BURN_IN = 4000
-MOST_WRONG = 0.05
+MOST_WRONG, MOST_WRONG_BELOW = 0.05, 0.1
+"""In so many runs p99 and the mean may be wrong, and in so many a percentile below p99."""
+
 LEAST_CERTIFIED, CALM, LONG = 0.5, 0.7, 3000
 """Of long runs at a calm utilisation so many certify p99: who never certifies is never wrong."""
 
@@ -75,7 +77,7 @@ def queue(utilisation: float, requests: int, runs: int, rng: np.random.Generator
 def coverage(utilisation: float, requests: int, runs: int, seed: int, quantile: Quantile) -> bool:
     """Prints how often each is certified and how often that is wrong; whether p99 and the mean keep their promise."""
     series = queue(utilisation, requests, runs, np.random.default_rng([seed, round(utilisation * 100), requests]))
-    sizes = [stats.effective_size(values) for values in series]
+    sizes = [stats.queued(stats.effective_size(values)) for values in series]
     kept = _mean(utilisation, series, sizes)
     for q in QUANTILES:
         truth = quantile(utilisation, q)
@@ -93,8 +95,8 @@ def coverage(utilisation: float, requests: int, runs: int, seed: int, quantile: 
             f"{utilisation:>11} {requests:>7} {f'p{100 * q:.0f}':>5} {truth:>7.2f} {certified / runs:>10.0%}"
             f" {covers:>7} {wrong / runs:>7.1%} {bounded / runs:>8.0%} {low / runs:>10.1%}"
         )
-        if q == 0.99:
-            kept &= keeps(utilisation, requests, certified / runs, wrong / runs)
+        most = MOST_WRONG if q == 0.99 else MOST_WRONG_BELOW
+        kept &= keeps(utilisation, requests, certified / runs, wrong / runs, most)
     return kept
 
 
@@ -110,17 +112,18 @@ def _mean(utilisation: float, series: Floats, sizes: Sequence[float]) -> bool:
     return keeps(utilisation, requests, certified, wrong)
 
 
-def keeps(utilisation: float, requests: int, certified: float, wrong: float) -> bool:
-    """Whether p99 keeps its promise: the shares of runs in which it was certified, and in which that was wrong."""
+def keeps(utilisation: float, requests: int, certified: float, wrong: float, most: float = MOST_WRONG) -> bool:
+    """Whether a number keeps its promise: the shares of runs in which it was certified, and in which it was wrong."""
     empty = requests >= LONG and utilisation <= CALM and certified < LEAST_CERTIFIED
-    return wrong <= MOST_WRONG and not empty
+    return wrong <= most and not empty
 
 
 def repeated(utilisation: float, requests: int, runs: int, seed: int, quantile: Quantile) -> bool:
     """Prints how often repeats together certify p99, and how often that is wrong; whether it keeps its promise."""
     rng = np.random.default_rng([seed, round(utilisation * 100), requests, REPEATS])
     series, truth = queue(utilisation, requests, runs * REPEATS, rng), quantile(utilisation, 0.99)
-    found = [stats.percentile(np.sort(values), 0.99, stats.effective_size(values)) for values in series]
+    worths = [stats.queued(stats.effective_size(values)) for values in series]
+    found = [stats.percentile(np.sort(values), 0.99, worth) for values, worth in zip(series, worths, strict=True)]
     together = [stats.combined_within(found[at : at + REPEATS]) for at in range(0, len(found), REPEATS)]
     sure = [(one.low, one.high) for one in together if one.low is not None and one.high is not None]
     certified, wrong = len(sure) / runs, sum(not low <= truth <= high for low, high in sure) / runs
@@ -159,7 +162,7 @@ def main(words: Sequence[str] | None = None, quantile: Quantile = true_quantile)
     start = time.perf_counter()
     print(f"seed {options.seed}, {options.runs} runs each; wrong = certified and missing the truth, of all runs")
     print("utilisation       n     p   truth  certified  covers   wrong  bounded  bound low")
-    kept = [coverage(u, n, options.runs, options.seed, quantile) for n in (80, 1000, 3000) for u in UTILISATIONS]
+    kept = [coverage(u, n, options.runs, options.seed, quantile) for n in (400, 1000, 3000) for u in UTILISATIONS]
     print(f"\np99 of {REPEATS} repeats together\nutilisation       n   truth  certified   wrong")
     kept += [repeated(u, 1000, options.runs, options.seed, quantile) for u in UTILISATIONS]
     print(f"\nA/A pairs of {REPEATS} repeats, run-to-run spread 5 %: called different")

@@ -202,13 +202,16 @@ def _check_samples(config: Config, trial: Trial) -> None:
         from raybench.analysis import stats  # scipy, for who asks for one of them
 
         if quantile is not None:
-            needed = stats.interval_floor(quantile)
+            needed, certified = stats.interval_floor(quantile), stats.certified_floor(quantile)
         else:
-            needed = 2 * trial.load.concurrency if isinstance(trial.load, Closed) else stats.QUEUED_FLOOR
+            needed, certified = 2 * trial.load.concurrency if isinstance(trial.load, Closed) else 0, 0
+        if not isinstance(trial.load, Closed):
+            needed = max(needed, stats.QUEUED_FLOOR)
         if trial.requests < needed:
             problem = f"{trial.load.label} plans {trial.requests} requests, too few for a {statistic}"
-            certify = "" if quantile is None else f", {stats.certified_floor(quantile)} to certify it"
-            raise config.wrong(problem, f"needs >= {needed} requests{certify}", "criteria", metric)
+            queue = "" if isinstance(trial.load, Closed) else " where they may queue"
+            certify = f", {certified} to certify it" if certified > needed else ""
+            raise config.wrong(problem, f"needs >= {needed} requests{queue}{certify}", "criteria", metric)
 
 
 def _expected_s(experiment: Experiment, payload: PayloadSpec, spec: LoadSpec, load: Load | Search) -> float | None:

@@ -262,7 +262,8 @@ def _needs(scene: Scene, trial: Trial, table: pa.Table, row: Mapping[str, Any], 
     longer, requests, tried_s = Requests(table), row["requests"], None
     there = _there(trial)
     most = min(there, max(MOST_REQUESTS, MOST_TIMES * requests))
-    while requests < most and tried_s is None and (ahead := _ahead(longer, reachable)):
+    queued = not isinstance(trial.load, Closed)
+    while requests < most and tried_s is None and (ahead := _ahead(longer, reachable, queued)):
         asked = int(min(most, math.ceil(max(3 * ahead, 2 * requests))))
         played = replace(trial, duration_s=None, requests=asked)
         longer = Requests(Practice(scene.config, scene.experiment, scene.pool).play(played, most_s=longest_s))
@@ -270,7 +271,7 @@ def _needs(scene: Scene, trial: Trial, table: pa.Table, row: Mapping[str, Any], 
         tried_s = longest_s if requests < asked else None
     planned_ns = longer.numbers("planned_ns")[longer.measured]
     for metric, q in wanted.items():
-        least = _least(longer, metric, q)
+        least = _least(longer, metric, q, queued)
         lasts_s = None if least is None else math.ceil(planned_ns[least - 1] / NS_PER_S - trial.warmup_s + 1e-9)
         yield Need(metric, metric not in missing, least, lasts_s, requests, tried_s, requests == there)
 
@@ -282,12 +283,17 @@ def _there(trial: Trial) -> float:
     return int((trial.load.offsets_ns(0) >= round(trial.warmup_s * NS_PER_S)).sum())
 
 
-def _ahead(rows: Requests, reachable: Mapping[str, float]) -> float:
+def _ahead(rows: Requests, reachable: Mapping[str, float], queued: bool) -> float:
     """About how many requests those percentiles need that these do not certify; 0 if there are none."""
     latency_s = ranked(rows, rows.durations()["latency"])
     spread = len(latency_s) / stats.effective_size(latency_s) if len(latency_s) else 1.0
-    missing = [q for metric, q in reachable.items() if _least(rows, metric, q) is None]
-    return max((spread * stats.certified_floor(q) for q in missing), default=0.0)
+    missing = [q for metric, q in reachable.items() if _least(rows, metric, q, queued) is None]
+    return max((spread * _floor(q, queued) for q in missing), default=0.0)
+
+
+def _floor(q: float, queued: bool) -> int:
+    """The fewest independent requests that certify the q-quantile."""
+    return max(stats.certified_floor(q), stats.QUEUED_FLOOR if queued else 0)
 
 
 def _wanted(config: Config) -> dict[str, float]:
@@ -297,15 +303,16 @@ def _wanted(config: Config) -> dict[str, float]:
     return {metric: QUANTILES[metric.rpartition("_")[2]] for metric in asked or USUAL}
 
 
-def _least(rows: Requests, metric: str, q: float) -> int | None:
+def _least(rows: Requests, metric: str, q: float, queued: bool) -> int | None:
     """The fewest measured requests, in order, from which on every longer series certifies the q-quantile."""
     values = ranked(rows, rows.durations()[metric.rpartition("_")[0]])
-    floor, least = stats.certified_floor(q), None
+    floor, least = _floor(q, queued), None
     if len(values) < floor:
         return None
     for size in np.unique(np.geomspace(len(values), floor, 60).astype(int))[::-1].tolist():
         begun = values[:size]
-        if stats.percentile(np.sort(begun), q, stats.effective_size(begun)).certified is None:
+        worth = stats.effective_size(begun)
+        if stats.percentile(np.sort(begun), q, stats.queued(worth) if queued else worth).certified is None:
             break
         least = size
     return least

@@ -227,6 +227,15 @@ def test_the_benchmark_has_the_seed_s_five_buckets_at_five_levels_on_two_endpoin
     assert math.isclose(sum(each.price_per_hour or math.nan for each in seed.experiments), 20.36 + 37.688)
 
 
+def test_a_percentile_needs_more_requests_where_they_may_queue(planned: Planned) -> None:
+    closed = TWO_BY_TWO.replace("duration: 60s", "requests: 72") + "criteria: {latency_p95: 5s}\n"
+    assert planned(closed).trials
+    few = closed.replace(LOAD.replace("duration: 60s", "requests: 72"), "{kind: poisson, rate: 5, requests: 367}")
+    with pytest.raises(InputError, match=r"too few for a p95; needs >= 368 requests where they may queue"):
+        planned(few)
+    assert planned(few.replace("367", "368")).trials
+
+
 def test_a_mean_of_so_few_requests_is_refused_and_of_more_where_they_may_queue(planned: Planned) -> None:
     closed = TWO_BY_TWO.replace("duration: 60s", "requests: 100") + "criteria: {latency_mean: 5s}\n"
     assert planned(closed).trials

@@ -175,7 +175,7 @@ def test_actors_without_a_place_lose_no_rows(load: str, rehearsed: Rehearsed) ->
 
 
 def test_it_is_the_same_twice_and_however_many_processes_play_it(rehearsed: Rehearsed) -> None:
-    load = "{kind: poisson, rate: 1, requests: 80}\n  - {kind: closed, concurrency: 2, requests: 80}"
+    load = "{kind: poisson, rate: 1, requests: 368}\n  - {kind: closed, concurrency: 2, requests: 80}"
     payload = "\n  - {name: q, dataset: {synthetic: {prompts: 200}}, tokens: [20, 30]}\nloads:\n  - "
     wanted = {
         "load": f"{load}\nrepeats: 2\ncriteria: {{latency_p50: 5s}}\n",

@@ -112,6 +112,8 @@ TRIPS: list[Trips] = [
     ("near_saturation", "INCONCLUSIVE", lambda: long(in_step(), P95)),
     ("too_few", "INCONCLUSIVE", lambda: long(loop(71), P95, duration_s=71.0)),
     ("too_few", "INCONCLUSIVE", lambda: long(loop(367, 0.2), {"latency_mean": 5.0}, **OPEN)),
+    ("too_few", "INCONCLUSIVE", lambda: long(loop(367, 0.2), P95, **OPEN)),
+    ("too_few", "INCONCLUSIVE", lambda: long(loop(367, 0.2), {"itl_p95": 5.0}, **OPEN)),
     ("too_few", "INCONCLUSIVE", lambda: long([])),
     ("stamp_disorder", "INVALID", lambda: long([*loop(99), row(99, 99.0, 98.9, 100.0)])),
     ("stamp_disorder", "INVALID", lambda: long([*loop(99), row(99, 99.0, chunks=[99.5, 99.3, 99.6])])),
@@ -148,11 +150,15 @@ def test_every_alarm_has_a_trial_that_trips_it() -> None:
     assert len(CHECKS) == len(CODES)
 
 
-def test_a_mean_has_an_interval_where_requests_queue_only_if_they_are_worth_enough() -> None:
+def test_a_number_has_an_interval_where_requests_queue_only_if_they_are_worth_enough() -> None:
     for made, known in ((loop(368, 0.2), True), (loop(367, 0.2), False), (slow_queue(1000), False)):
         found = long(made, {"latency_mean": 99.0, "ttft_mean": 99.0}, duration_s=1200.0, **OPEN)
-        assert found["latency_mean"] is not None
-        assert [found["latency_mean_low"] is not None, found["latency_mean_high"] is not None] == [known, known]
+        for name in ("latency_mean", "latency_p50", "latency_p95"):
+            assert found[name] is not None
+            assert [found[f"{name}_low"] is not None, found[f"{name}_high"] is not None] == [known, known]
+        assert (found["latency_p50_certified"] is not None) is known
+    found = long(loop(100))
+    assert found["latency_p95_low"] is not None, "a closed load's slots do not queue"
     found = long(loop(2), {"latency_mean": 5.0}, duration_s=2.0)
     assert (found["latency_mean_low"], found["valid"]) == (1.0, "VALID"), "a closed load's slots do not queue"
 
@@ -417,5 +423,7 @@ def test_what_was_lost_is_counted_in_words_and_what_was_not_is_left_out(lost: di
 
 
 def test_one_request_is_too_few() -> None:
-    _, reasons = verdict({"requests": 1}, {"latency_p95": 1.0})
+    _, reasons = verdict({"kind": "closed", "requests": 1}, {"latency_p95": 1.0})
     assert reasons[0].text == "1 request is too few for latency_p95, which needs 72"
+    _, reasons = verdict({"kind": "poisson", "requests": 1}, {"latency_p95": 1.0})
+    assert reasons[0].text == "1 request is too few for latency_p95, which needs 368 where requests may queue"

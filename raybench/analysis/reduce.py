@@ -107,7 +107,7 @@ def reduce_trial(table: pa.Table, trial: Mapping[str, Any], manifest: Mapping[st
     states = standing.states(row, criteria)
     row |= {
         "valid": valid.value,
-        "reasons": [reason.code for reason in reasons],
+        "reasons": list(dict.fromkeys(reason.code for reason in reasons)),
         "reason_texts": [f"{reason.text}; {reason.remedy}" for reason in reasons],
         "criteria_met": standing.met(states),
         "missed": [state.criterion for state in states if state.standing is standing.Standing.FAIL],

@@ -52,7 +52,15 @@ def interval_floor(q: float) -> int:
 
 
 QUEUED_FLOOR = interval_floor(0.99)
-"""The fewest independent values of an open load whose mean has an interval."""
+"""The fewest independent values of an open load that give its numbers an interval."""
+
+
+def queued(worth: float) -> float:
+    """What `worth` independent values count for where requests may queue: nothing below QUEUED_FLOOR.
+
+    So few cannot tell how dependent they are (`benchmarks.truth_intervals`).
+    """
+    return worth if worth >= QUEUED_FLOOR else 0.0
 
 
 @cache
@@ -176,7 +184,7 @@ def ratio(parts: Values, wholes: Values, worth: float | None = None, rounds: int
     if n == 0:
         return Estimate()
     value = float(math.fsum(parts) / math.fsum(wholes))
-    if worth is not None and worth < QUEUED_FLOOR:
+    if worth is not None and not queued(worth):
         return Estimate(value)
     number = max(1, min(BATCHES, n, n if rounds is None else rounds))
     cuts = np.arange(number) * n // number

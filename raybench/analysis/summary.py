@@ -179,9 +179,10 @@ def _spread(name: str, rows: Requests, values: Values, worst: float, *, rounds: 
         return {f"{name}_mean": Estimate()}
     series = ranked(rows, values, worst)
     ordered, effective = np.sort(series), stats.effective_size(series)
-    told: dict[str, Estimate] = {p: stats.percentile(ordered, q, effective) for p, q in QUANTILES.items()}
     worth = effective if len(known) == len(series) else stats.effective_size(known)
-    told["mean"] = stats.mean(known, worth if rounds is None else None, rounds)
+    told: dict[str, Estimate] = {"mean": stats.mean(known, worth if rounds is None else None, rounds)}
+    worth = stats.queued(effective) if rounds is None else effective
+    told |= {p: stats.percentile(ordered, q, worth) for p, q in QUANTILES.items()}
     return {f"{name}_{statistic}": found for statistic, found in told.items()}
 
 
@@ -200,7 +201,8 @@ def _gaps(rows: Requests, gaps: Gaps, total: Values, number: Values, *, rounds: 
     for p, q in QUANTILES.items():
         below = gaps.seconds <= stats.quantile(ordered, q)
         hits = np.bincount(gaps.request, below, len(number)).astype(np.float64)
-        told[f"itl_{p}"] = stats.percentile(ordered, q, stats.clustered_size(hits, number + failed))
+        size = stats.clustered_size(hits, number + failed)
+        told[f"itl_{p}"] = stats.percentile(ordered, q, size if worth is None or stats.queued(worth) else 0.0)
     return told
 
 

@@ -71,6 +71,8 @@ FAILURES = pa.schema(
 def curves(rows: Requests, trial: Facts) -> pa.Table:
     latency_s = ranked(rows, rows.durations()["latency"])
     ordered, worth = np.sort(latency_s), stats.effective_size(latency_s)
+    if trial.get("kind") != "closed":
+        worth = stats.queued(worth)
     lines = []
     for q in CURVE_QUANTILES:
         at = stats.percentile(ordered, q, worth)

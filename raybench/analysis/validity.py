@@ -248,10 +248,10 @@ def _unstable(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]
 
 
 def _percentiles(criteria: Mapping[str, float]) -> Iterator[tuple[str, float]]:
-    """Criteria on a percentile of requests, as columns, with their quantile."""
+    """Criteria on a percentile, as columns, with their quantile."""
     for name in criteria:
         p = name.rpartition("_")[2]
-        if p in QUANTILES and not name.startswith("itl"):
+        if p in QUANTILES:
             yield name, QUANTILES[p]
 
 
@@ -275,14 +275,16 @@ _REFUSABLE = {f"{name}_{p}" for name in SPREADS for p in ("mean", *QUANTILES)}
 
 
 def _refused(summary: Facts, name: str) -> bool:
-    if name.endswith("_mean") and (summary.get("kind") == "closed" or _few_for_mean(summary)):
-        return False
-    return summary.get(name) is not None and summary.get(f"{name}_low") is None
+    if summary.get("kind") == "closed":
+        too_few = name.endswith("_mean")
+    else:
+        too_few = _counting(summary, name) < stats.QUEUED_FLOOR
+    return not too_few and summary.get(name) is not None and summary.get(f"{name}_low") is None
 
 
-def _few_for_mean(summary: Facts) -> bool:
-    """Whether too few answered for a mean's interval where requests may queue, however independent they are."""
-    return (summary.get("ok") or 0) < stats.QUEUED_FLOOR
+def _counting(summary: Facts, name: str) -> int:
+    """How many requests a number is made of: a mean those that were answered, a percentile all."""
+    return summary.get("ok" if name.endswith("_mean") else "requests") or 0
 
 
 def _too_few(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
@@ -290,10 +292,13 @@ def _too_few(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
     if not requests:
         yield Reason("too_few", "no request was measured", "measure longer", Valid.INCONCLUSIVE)
         return
+    closed = summary.get("kind") == "closed"
     for name, q in _percentiles(criteria):
-        if requests < (floor := stats.interval_floor(q)):
+        alone = 0 if name.startswith("itl") else stats.interval_floor(q)
+        floor = alone if closed else max(alone, stats.QUEUED_FLOOR)
+        if requests < floor:
             few = f"{requests:,} {'request is' if requests == 1 else 'requests are'} too few"
-            text = f"{few} for {name}, which needs {floor:,}"
+            text = f"{few} for {name}, which needs {floor:,}{' where requests may queue' * (floor > alone)}"
             yield Reason("too_few", text, "measure longer", Valid.INCONCLUSIVE)
     for name in criteria:
         column = criterion_column(name)
@@ -301,13 +306,13 @@ def _too_few(summary: Facts, criteria: Mapping[str, float]) -> Iterator[Reason]:
             continue
         if summary.get(column) is None:
             yield Reason("too_few", f"{name} has no value to stand on", "measure longer", Valid.INCONCLUSIVE)
-        elif summary.get("kind") == "closed":
+        elif closed:
             if summary.get(f"{column}_low") is None:
                 slots = summary.get("concurrency") or 1
                 few = f"{requests:,} {'request is' if requests == 1 else 'requests are'} too few"
                 text = f"{few} for {name}, which needs two for each of {slots:,} slots"
                 yield Reason("too_few", text, "measure longer", Valid.INCONCLUSIVE)
-        elif _few_for_mean(summary):
+        elif ok < stats.QUEUED_FLOOR:
             text = f"{ok:,} {'answer is' if ok == 1 else 'answers are'} too few for {name}, which needs "
             text += f"{stats.QUEUED_FLOOR:,} where requests may queue"
             yield Reason("too_few", text, "measure longer", Valid.INCONCLUSIVE)

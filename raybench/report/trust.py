@@ -141,8 +141,9 @@ def _samples(view: View) -> Check | None:
     floors = {p: stats.interval_floor(q) for p, q in (("p95", 0.95), ("p99", 0.99))}
     found = ", ".join(f"{p} in {number} of {len(view.cells)}" for p, number in known.items())
     evidence = (
-        f"A percentile is shown from where its 95 % interval exists (p95: {floors['p95']} requests, "
-        f"p99: {floors['p99']}); below that stands a dash."
+        f"A percentile is shown from where its 95 % interval can exist (p95: {floors['p95']} requests, "
+        f"p99: {floors['p99']}); below that stands a dash. Where requests may queue it has that interval from "
+        f"{stats.QUEUED_FLOOR} independent ones on."
     )
     return Check("Enough requests for the percentiles shown", _all(known["p95"], len(view.cells)), found, evidence)
 
