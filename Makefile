@@ -8,7 +8,7 @@ demo: .venv/demo  ## install what running needs, then measure two simulated endp
 	$(BIN)/raybench run configs/quickstart.yaml
 
 test: check chromium  ## everything: lint, types, every test
-	$(BIN)/pytest -n 2 --dist loadfile -m "ray or browser"
+	$(BIN)/pytest -n 3 --dist loadfile -m "ray or browser"
 
 test-cluster: .venv/dev cluster-tools  ## ray up over sshd in network namespaces of its own; needs root
 	$(BIN)/pytest -rsx tests/cluster/live.py

@@ -18,8 +18,8 @@ REAL = ("simulator(", "start_server(", "HTTPServer(", "subprocess", "socket.", "
 """What stands in a test file that meets real sockets, processes or clocks."""
 
 MARKS = "not ray and not browser"
-AS_MADE = ("-q", "-n", "2", "--dist", "loadfile")
-"""Two files at once, as `make` plays them on two cores."""
+AS_MADE = ("-q", "--dist", "loadfile")
+"""Files at once, as `make` plays them on two cores."""
 
 NO_TESTS = 5
 """The exit code of pytest where the marks leave nothing."""
@@ -45,7 +45,8 @@ def main(wanted: str = "50", marks: str = MARKS) -> int:
     print(f"{runs} runs of {len(paths)} files, tests marked: {marks}", flush=True)
     for number in range(1, runs + 1):
         began_s = time.monotonic()
-        command = [sys.executable, "-m", "pytest", *AS_MADE, "-p", "no:cacheprovider", "-rfE", "--tb=short"]
+        at_once = ("-n", "2" if marks == MARKS else "3")  # those that start clusters mostly wait
+        command = [sys.executable, "-m", "pytest", *AS_MADE, *at_once, "-p", "no:cacheprovider", "-rfE", "--tb=short"]
         played = subprocess.run(
             [*command, "-m", marks, *map(str, paths)], check=False, capture_output=True, text=True
         )
