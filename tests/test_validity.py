@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made import OPEN, failed, loop, numbers, requests, row, unsent
+from made import OPEN, failed, loop, numbers, reduced, requests, row, unsent
 
 from raybench.analysis.columns import Valid
 from raybench.analysis.facts import facts
@@ -161,6 +161,25 @@ def test_a_number_has_an_interval_where_requests_queue_only_if_they_are_worth_en
     assert found["latency_p95_low"] is not None, "a closed load's slots do not queue"
     found = long(loop(2), {"latency_mean": 5.0}, duration_s=2.0)
     assert (found["latency_mean_low"], found["valid"]) == (1.0, "VALID"), "a closed load's slots do not queue"
+
+
+@pytest.mark.parametrize(("number", "known"), [(368, True), (367, False)])
+def test_gaps_and_curves_of_an_open_load_have_intervals_from_as_many_requests_on(number: int, known: bool) -> None:
+    rng = np.random.default_rng(9)
+    lasts_s = rng.uniform(0.1, 0.3, number).tolist()
+    streamed = [row(i, i, i, i + s, chunks=[i + s / 4, i + s / 2, i + s]) for i, s in enumerate(lasts_s)]
+    open_, closed = (reduced(streamed, duration_s=400.0, actors=actors(), **how) for how in (OPEN, {}))
+    assert (open_.trials["itl_p50_low"][0].as_py() is not None) is known
+    assert closed.trials["itl_p50_low"][0].as_py() is not None
+    middle = [line for line in open_.curves.to_pylist() if line["quantile"] == 0.5]
+    assert [(line["latency_s"] is not None, line["low_s"] is not None) for line in middle] == [(True, known)]
+    assert closed.curves["low_s"].null_count < len(closed.curves)
+
+
+def test_a_code_is_said_once_and_each_of_its_sentences_stays() -> None:
+    found = long(loop(367, 0.2), {"latency_p95": 5.0, "ttft_p50": 5.0, "latency_mean": 5.0}, **OPEN)
+    assert found["reasons"].count("too_few") == 1
+    assert sum("too few for" in text for text in found["reason_texts"]) >= 2
 
 
 def test_a_criterion_on_a_mean_that_was_refused_its_interval_cannot_be_decided_by() -> None:
